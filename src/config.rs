@@ -1,0 +1,487 @@
+//! The config: what the shared file says, checked as a whole, and what only a
+//! program can give (a state machine, watchers, readers of events).
+//!
+//! ```text
+//! file ──► read: text to keys ─┐
+//! Value ───────────────────────┼─► keys, in the full form ──► check ──► Settings
+//! Config::new(names, addresses)┘            ▲
+//!                              Config::with ┘ (some keys anew, then all checked again)
+//! ```
+//!
+//! A `Config` that exists has passed all checks; nothing asks again later. Its
+//! parts are shared: a clone is one reference count. A change copies the
+//! settings if they are shared, but never the hub of events, so that a reader
+//! hears every node of every config that came from the same start.
+
+mod check;
+mod read;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crossbeam_channel::Receiver;
+use serde_json::{Map, Value};
+
+use crate::committed::Entry;
+use crate::error::{BoxError, Error};
+use crate::event::{Event, Hub};
+use crate::machine::StateMachine;
+use crate::machine::sealed::IntoMachine;
+
+/// Who the nodes are and how they behave: the cluster's file, plus what only a
+/// program can give.
+///
+/// Wherever a config is wanted, a path will do, a `serde_json::Value`, or a `&Config`.
+/// Every key is checked at once; a config that exists is sound. A clone is cheap.
+///
+/// ```
+/// use kontiki::Config;
+/// use serde_json::json;
+///
+/// let config = Config::try_from(json!({
+///     "nodes": {
+///         "node0": {"ip": "127.0.0.1", "port": 5565},
+///         "node1": {"ip": "127.0.0.1", "port": 5566},
+///         "node2": {"ip": "127.0.0.1", "port": 5567, "role": "learner"},
+///     },
+///     "heartbeat_ms": 50,
+/// }))?;
+/// assert_eq!(config.names().collect::<Vec<_>>(), ["node0", "node1", "node2"]);
+/// # Ok::<(), kontiki::Error>(())
+/// ```
+///
+/// # The keys
+///
+/// | key | default | meaning and range |
+/// |---|---|---|
+/// | `nodes` | must be given | a map of 1 to 256 names (1 to 64 bytes) to nodes |
+/// | `nodes.*.ip` | must be given | the IPv4 or IPv6 address at which the other nodes reach this one; all nodes of one kind |
+/// | `nodes.*.port` | must be given | its UDP port, 1 to 65535, as a number or as text |
+/// | `nodes.*.role` | `"voter"` | `"voter"`, of which there are 1 to 9, or `"learner"`, which receives the log and does not count |
+/// | `heartbeat_ms` | 30 | how often a leader shows that it lives; 1 to 60000 ms |
+/// | `election_timeout_ms` | `[150, 300]` | from and up to how long a node waits for its leader before it campaigns; at least two heartbeats, at least one heartbeat apart, at most 600000 ms |
+/// | `request_timeout_ms` | 10000 | how long a request is pursued before it ends as unknown; 1 to 3600000 ms |
+/// | `max_value_bytes` | 1048576 | how large a request may be, in bytes of JSON; 1 to 16777216 |
+/// | `founding` | `"all"` | who must be there at a cluster's first start: `"all"` voters, or a `"majority"`, which is safe only if there never was a cluster of these nodes |
+///
+/// A flat map of names to nodes, as raft-lite's file has it, works too; all else is
+/// then by default. An unknown key is an error, as is a key that stands twice.
+#[derive(Clone)]
+pub struct Config {
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone)]
+struct Inner {
+    /// What was given, in the full form, for `with` to change.
+    keys: Map<String, Value>,
+    settings: Settings,
+    maker: Option<Maker>,
+    watchers: Vec<Watcher>,
+    hub: Arc<Hub>,
+}
+
+type Maker = Arc<dyn Fn(&str) -> Result<Box<dyn StateMachine>, BoxError> + Send + Sync>;
+
+/// Sees committed entries: the node's name, and the entry.
+pub(crate) type Watcher = Arc<dyn Fn(&str, &Entry) + Send + Sync>;
+
+/// What the keys say, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// In order of name.
+    pub(crate) nodes: Vec<NodeSettings>,
+    /// How often a leader shows that it lives, in microseconds.
+    pub(crate) heartbeat_us: u64,
+    /// From and up to how long to wait for a leader, in microseconds.
+    pub(crate) election_timeout_us: (u64, u64),
+    /// How long a request is pursued, in microseconds.
+    pub(crate) request_timeout_us: u64,
+    /// The most bytes of JSON in a request.
+    pub(crate) max_value_bytes: usize,
+    /// Whether a majority may found the cluster; else all voters must be there.
+    pub(crate) founding_by_majority: bool,
+}
+
+/// One node of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NodeSettings {
+    /// Its name.
+    pub(crate) name: String,
+    /// Where it listens and is spoken to.
+    pub(crate) address: SocketAddr,
+    /// Whether it votes; else it is a learner.
+    pub(crate) voter: bool,
+}
+
+impl Config {
+    /// Reads and checks a cluster's file. Blocks for as long as the file takes to read.
+    ///
+    /// [`Error::Io`] if it cannot be read, [`Error::Config`] for each mistake in it.
+    pub fn load(path: impl AsRef<Path>) -> Result<Config, Error> {
+        let path = path.as_ref();
+        let keys = read::file(path)?;
+        Config::of(keys, &read::shown(path)).map_err(|error| read::in_file(error, path))
+    }
+
+    /// The nodes, all of them voters, with all else by default.
+    ///
+    /// [`Error::Config`] for a name or an address that cannot be, or stands twice.
+    ///
+    /// ```
+    /// use kontiki::Config;
+    /// use std::net::Ipv4Addr;
+    ///
+    /// let config = Config::new((0..3).map(|n| {
+    ///     (format!("node{n}"), (Ipv4Addr::LOCALHOST, 5565 + n))
+    /// }))?;
+    /// assert_eq!(config.names().count(), 3);
+    /// # Ok::<(), kontiki::Error>(())
+    /// ```
+    pub fn new<N: Into<String>, A: Into<SocketAddr>>(
+        nodes: impl IntoIterator<Item = (N, A)>,
+    ) -> Result<Config, Error> {
+        let nodes = nodes.into_iter().map(|(name, address)| (name.into(), address.into()));
+        Config::full(read::nodes(nodes)?)
+    }
+
+    /// The same config with these keys anew, checked as a whole.
+    ///
+    /// The keys are those of the file, in an object: `nodes` replaces all nodes.
+    /// [`Error::Config`] names the first mistake; the config is then gone (clone it
+    /// before, to keep it). Clones of it are not changed.
+    ///
+    /// ```
+    /// # use kontiki::Config;
+    /// # use serde_json::json;
+    /// # let config = Config::new([("node0", ([127, 0, 0, 1], 5565))])?;
+    /// let config = config.with(json!({"heartbeat_ms": 50, "election_timeout_ms": [300, 600]}))?;
+    ///
+    /// let error = config.with(json!({"hartbeat_ms": 50})).unwrap_err();
+    /// assert!(error.to_string().contains("did you mean heartbeat_ms?"));
+    /// # Ok::<(), kontiki::Error>(())
+    /// ```
+    pub fn with(mut self, keys: Value) -> Result<Config, Error> {
+        let Value::Object(given) = keys else {
+            return Err(check::not_an_object("the keys", &keys));
+        };
+        let mut keys = self.inner.keys.clone();
+        keys.extend(given);
+        let settings = check::settings(&keys)?;
+        let inner = Arc::make_mut(&mut self.inner);
+        inner.settings = settings;
+        inner.keys = keys;
+        Ok(self)
+    }
+
+    /// The nodes' names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.inner.settings.nodes.iter().map(|node| node.name.as_str())
+    }
+
+    /// Gives each node that is made of this config a state machine of its own:
+    /// `make` gets the node's name and gives a [`StateMachine`], or a `Result` of one,
+    /// whose error becomes [`Error::Machine`]. The last maker given counts.
+    ///
+    /// `make` is called once for each start of a node, in the thread that makes
+    /// or starts it. All nodes of a cluster must have the same machine. Clones of
+    /// this config are not changed.
+    pub fn state_machine<M: IntoMachine>(
+        mut self,
+        make: impl Fn(&str) -> M + Send + Sync + 'static,
+    ) -> Config {
+        let make = move |name: &str| -> Result<Box<dyn StateMachine>, BoxError> {
+            Ok(Box::new(make(name).into_machine()?))
+        };
+        Arc::make_mut(&mut self.inner).maker = Some(Arc::new(make));
+        self
+    }
+
+    /// Shows each entry that a node learns to be committed: `see` gets the
+    /// node's name and the entry, in order of index at each node. It may be called
+    /// several times; all see every entry.
+    ///
+    /// It is for watching. It is called in a thread of the node's own and what
+    /// takes long there holds up that node's replies; after a restart or a snapshot
+    /// entries come again or have gaps. Whoever must not miss one writes a [`StateMachine`].
+    /// A panic in `see` stops the node. Clones of this config are not changed.
+    pub fn on_commit(mut self, see: impl Fn(&str, &Entry) + Send + Sync + 'static) -> Config {
+        Arc::make_mut(&mut self.inner).watchers.push(Arc::new(see));
+        self
+    }
+
+    /// A channel of what happens from now on at the nodes that are made of this
+    /// config, its clones, and the configs that came of them by `with` and the like.
+    ///
+    /// Each call makes a channel of its own that gets every event, so call it once and
+    /// keep the receiver. It holds 1024 events; what a slow reader leaves no room for is dropped,
+    /// and [`Event::Missed`] says so before the next one. No node ever waits for a
+    /// reader. The channel ends when the last of these configs and nodes is gone.
+    pub fn events(&self) -> Receiver<Event> {
+        self.inner.hub.subscribe()
+    }
+
+    /// Checks that the file has this name.
+    pub(crate) fn check_name(&self, name: &str) -> Result<(), Error> {
+        check::name_is_known(name, &self.inner.settings.nodes)
+    }
+
+    /// What the keys say.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// A new machine for this node; `None` if the program gave no maker.
+    pub(crate) fn make_machine(
+        &self,
+        name: &str,
+    ) -> Option<Result<Box<dyn StateMachine>, BoxError>> {
+        self.inner.maker.as_ref().map(|make| make(name))
+    }
+
+    /// Who wants to see committed entries.
+    pub(crate) fn commit_watchers(&self) -> &[Watcher] {
+        &self.inner.watchers
+    }
+
+    /// Tells everyone who called `events`. Never blocks on a reader.
+    pub(crate) fn emit(&self, event: &Event) {
+        self.inner.hub.emit(event);
+    }
+
+    /// A config of what somebody wrote, flat or full; `whole` is what to call it.
+    fn of(keys: Value, whole: &str) -> Result<Config, Error> {
+        let Value::Object(keys) = keys else {
+            return Err(check::not_an_object(whole, &keys));
+        };
+        if !check::is_flat(&keys) {
+            return Config::full(keys);
+        }
+        // Checked where the keys stand, so that errors name them as they are written.
+        check::flat(&keys)?;
+        Config::full(Map::from_iter([("nodes".to_string(), Value::Object(keys))]))
+    }
+
+    fn full(keys: Map<String, Value>) -> Result<Config, Error> {
+        let settings = check::settings(&keys)?;
+        let hub = Arc::new(Hub::default());
+        let inner = Inner { keys, settings, maker: None, watchers: Vec::new(), hub };
+        Ok(Config { inner: Arc::new(inner) })
+    }
+}
+
+/// Short: the settings, and what else was given.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Settings {
+            nodes,
+            heartbeat_us,
+            election_timeout_us,
+            request_timeout_us,
+            max_value_bytes,
+            founding_by_majority,
+        } = &self.inner.settings;
+        let nodes: Vec<String> = nodes.iter().map(NodeSettings::to_string).collect();
+        f.debug_struct("Config")
+            .field("nodes", &nodes)
+            .field("heartbeat_ms", &(heartbeat_us / 1000))
+            .field(
+                "election_timeout_ms",
+                &[election_timeout_us.0 / 1000, election_timeout_us.1 / 1000],
+            )
+            .field("request_timeout_ms", &(request_timeout_us / 1000))
+            .field("max_value_bytes", max_value_bytes)
+            .field("founding", if *founding_by_majority { &"majority" } else { &"all" })
+            .field("state_machine", &self.inner.maker.is_some())
+            .field("on_commit", &self.inner.watchers.len())
+            .finish()
+    }
+}
+
+impl fmt::Display for NodeSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.name, self.address)?;
+        if self.voter { Ok(()) } else { f.write_str(", a learner") }
+    }
+}
+
+/// A clone, which shares everything.
+impl From<&Config> for Config {
+    fn from(config: &Config) -> Config {
+        config.clone()
+    }
+}
+
+impl TryFrom<Value> for Config {
+    type Error = Error;
+
+    fn try_from(keys: Value) -> Result<Config, Error> {
+        Config::of(keys, "the config")
+    }
+}
+
+impl TryFrom<&Value> for Config {
+    type Error = Error;
+
+    fn try_from(keys: &Value) -> Result<Config, Error> {
+        keys.clone().try_into()
+    }
+}
+
+macro_rules! from_path {
+    ($($path:ty)*) => {
+        $(
+            /// The file at this path, as [`Config::load`] reads it.
+            impl TryFrom<$path> for Config {
+                type Error = Error;
+
+                fn try_from(path: $path) -> Result<Config, Error> {
+                    Config::load(path)
+                }
+            }
+        )*
+    };
+}
+
+from_path!(&str String &String &Path PathBuf &PathBuf);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::committed::Role;
+    use serde_json::json;
+
+    fn config() -> Config {
+        Config::new([("b", ([127, 0, 0, 1], 2)), ("a", ([127, 0, 0, 1], 1))]).unwrap()
+    }
+
+    fn role(term: u64) -> Event {
+        Event::Role { node: "a".into(), term, role: Role::Leader }
+    }
+
+    #[derive(Default)]
+    struct Named(String);
+
+    impl StateMachine for Named {
+        fn apply(&mut self, _: &Entry) -> Value {
+            self.0.clone().into()
+        }
+        fn query(&self, _: &Value) -> Value {
+            Value::Null
+        }
+        fn snapshot(&self) -> Result<Vec<u8>, BoxError> {
+            Ok(Vec::new())
+        }
+        fn restore(&mut self, _: &[u8]) -> Result<(), BoxError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn defaults_and_units() {
+        let settings = config().settings().clone();
+        let node = |name: &str, port| NodeSettings {
+            name: name.into(),
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
+            voter: true,
+        };
+        assert_eq!(
+            settings,
+            Settings {
+                nodes: vec![node("a", 1), node("b", 2)],
+                heartbeat_us: 30_000,
+                election_timeout_us: (150_000, 300_000),
+                request_timeout_us: 10_000_000,
+                max_value_bytes: 1 << 20,
+                founding_by_majority: false,
+            }
+        );
+    }
+
+    #[test]
+    fn every_key_reaches_the_settings() {
+        let config = config()
+            .with(json!({
+                "nodes": {
+                    "x": {"ip": "::1", "port": "7", "role": "learner"},
+                    "y": {"ip": "::2", "port": 8, "role": "voter"},
+                },
+                "heartbeat_ms": 10,
+                "election_timeout_ms": [20, 30],
+                "request_timeout_ms": 5,
+                "max_value_bytes": 64,
+                "founding": "majority",
+            }))
+            .unwrap();
+        let settings = config.settings();
+        assert_eq!(settings.nodes[0].to_string(), "x at [::1]:7, a learner");
+        assert_eq!(settings.nodes[1].to_string(), "y at [::2]:8");
+        assert_eq!(settings.heartbeat_us, 10_000);
+        assert_eq!(settings.election_timeout_us, (20_000, 30_000));
+        assert_eq!(settings.request_timeout_us, 5_000);
+        assert_eq!(settings.max_value_bytes, 64);
+        assert!(settings.founding_by_majority);
+        let shown = format!("{config:?}");
+        assert!(shown.contains("x at [::1]:7, a learner") && shown.contains("majority"), "{shown}");
+    }
+
+    #[test]
+    fn machines_are_made_by_name_and_may_fail() {
+        let plain = config();
+        assert!(plain.make_machine("a").is_none());
+        let made = plain.clone().state_machine(|name| Named(name.to_string()));
+        let entry = Entry::new(1, 1, &0).unwrap();
+        assert_eq!(made.make_machine("a").unwrap().unwrap().apply(&entry), json!("a"));
+        assert!(plain.make_machine("a").is_none(), "a clone must not change");
+        let failing = made.state_machine(|_| Err::<Named, _>("no disk"));
+        assert_eq!(failing.make_machine("a").unwrap().err().unwrap().to_string(), "no disk");
+        let boxed = plain.state_machine(|name| {
+            let machine: Box<dyn StateMachine> = Box::new(Named(name.to_string()));
+            machine
+        });
+        assert_eq!(boxed.make_machine("b").unwrap().unwrap().apply(&entry), json!("b"));
+    }
+
+    #[test]
+    fn every_watcher_is_kept() {
+        let one = config().on_commit(|_, _| ());
+        let two = one.clone().on_commit(|_, _| ());
+        assert_eq!((one.commit_watchers().len(), two.commit_watchers().len()), (1, 2));
+        assert!(two.with(json!({"heartbeat_ms": 31})).unwrap().commit_watchers().len() == 2);
+    }
+
+    #[test]
+    fn what_came_from_one_config_shares_its_events() {
+        let config = config();
+        let events = config.events();
+        let changed = config.clone().with(json!({"heartbeat_ms": 31})).unwrap();
+        let changed = changed.on_commit(|_, _| ()).state_machine(|_| Named::default());
+        changed.emit(&role(1));
+        config.emit(&role(2));
+        drop(config);
+        changed.emit(&role(3));
+        drop(changed);
+        let seen: Vec<Event> = events.iter().collect();
+        assert_eq!(seen, [role(1), role(2), role(3)], "the channel ends with the last config");
+    }
+
+    #[test]
+    fn names_are_checked() {
+        let config = config();
+        config.check_name("a").unwrap();
+        let text = config.check_name("aa").unwrap_err().to_string();
+        assert!(text.contains("\"aa\"") && text.contains("a, b"), "{text}");
+    }
+
+    #[test]
+    fn with_leaves_clones_alone_and_checks_the_whole() {
+        let config = config();
+        let changed = config.clone().with(json!({"heartbeat_ms": 70})).unwrap();
+        assert_eq!(changed.settings().heartbeat_us, 70_000);
+        assert_eq!(config.settings().heartbeat_us, 30_000);
+        let text = changed.with(json!({"election_timeout_ms": [100, 300]})).unwrap_err();
+        assert!(text.to_string().contains("heartbeat_ms"), "{text}");
+    }
+}

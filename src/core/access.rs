@@ -1,0 +1,37 @@
+//! Small questions that the engine asks of the core.
+
+use super::message::Propose;
+use super::state::{Refused, Role};
+use super::types::Incarnation;
+use super::Core;
+
+impl Core {
+    /// Whether this node leads.
+    pub fn leads(&self) -> bool {
+        matches!(self.role, Role::Leader(_))
+    }
+
+    /// How many bytes of operations fit in a message to the leader.
+    pub fn leader_append_bytes(&self) -> usize {
+        match self.leader() {
+            Some(leader) if leader != self.me.incarnation => self.append_limit(leader),
+            _ => usize::MAX,
+        }
+    }
+
+    /// Takes operations of this node's own into its log, as those of another node
+    /// would be taken: what is repeated and still there is left alone.
+    pub fn propose_again(&mut self, propose: Propose) -> Result<(), Refused> {
+        self.on_propose(propose)
+    }
+
+    /// The name of the node behind an incarnation, as far as it is known.
+    pub fn known_name(&self, incarnation: Incarnation) -> Option<&str> {
+        if incarnation == self.me.incarnation {
+            return Some(&self.setup.own.name);
+        }
+        let peer = self.lives.by_incarnation(incarnation).map(|peer| peer.node.name.as_str());
+        let member = self.members().and_then(|members| members.member(incarnation));
+        peer.or(member.map(|member| member.name.as_str()))
+    }
+}

@@ -1,0 +1,50 @@
+//! What must hold of one node after each flush, asserted in release builds too:
+//! a handful of comparisons a flush, and a bug of ours stops one node instead of
+//! spreading.
+//!
+//! ```text
+//!   commit_index <= last_index          durable <= last_index
+//!   verified <= last_index              match_index < next_index <= last_index + 1
+//!   term, commit_index never fall       a vote is set once a term
+//! ```
+//! The last line is held by the only places that write them: `commit_to`,
+//! `become_follower`, `become_candidate` and `on_request_vote`.
+
+use super::state::Role;
+use super::Core;
+
+impl Core {
+    pub(super) fn check(&self) {
+        let last = self.log.last_index();
+        let durable = self.durability.durable();
+        assert!(self.commit_index <= last, "commit {} beyond {last}", self.commit_index);
+        assert!(durable <= last, "durable {durable} beyond {last}");
+        assert!(
+            self.log.is_empty() || self.hard.cluster.is_some(),
+            "a log of {last} entries and no cluster"
+        );
+        match &self.role {
+            Role::Follower(follower) => {
+                assert!(follower.verified <= last, "verified {} of {last}", follower.verified);
+            }
+            Role::Leader(leader) => {
+                assert!(self.is_voter(), "a leader that is no voter");
+                assert!(
+                    self.hard.voted_for == Some(self.me.incarnation),
+                    "a leader voted for itself"
+                );
+                for (member, progress) in &leader.progress {
+                    assert!(
+                        progress.match_index() <= last && progress.next_index() <= last.next(),
+                        "{member}: match {}, next {}, last {last}",
+                        progress.match_index(),
+                        progress.next_index()
+                    );
+                }
+            }
+            Role::PreCandidate(_) | Role::Candidate(_) => {
+                assert!(self.is_voter(), "a candidate that is no voter");
+            }
+        }
+    }
+}

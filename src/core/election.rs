@@ -1,0 +1,308 @@
+//! Who leads: pre-vote, election, stepping down (Raft §5.2, §5.4.1; thesis §9.6).
+//!
+//! ```text
+//!   follower ──timeout──► pre-candidate ──majority would──► candidate ──majority──► leader
+//!      ▲                       │ leader heard, newer term       │ the same              │
+//!      └───────────────────────┴────────────────────────────────┴──no majority heard────┘
+//! ```
+//!
+//! A voter that heard a leader within the shortest election timeout refuses pre-
+//! votes and votes alike, and a newer term in such a request does not move it
+//! (thesis §4.2.3): who was cut off cannot depose a leader that works. The promise
+//! ends at the *shortest* timeout, so that the first to miss a dead leader finds
+//! its voters free.
+
+use std::collections::BTreeSet;
+
+use super::effect::{Detail, Note};
+use super::message::{Message, PreVote, PreVoteReply, RequestVote, RequestVoteReply};
+use super::quorum;
+use super::state::{Candidate, Failure, Leader, PreCandidate, Refused, Role};
+use super::types::{Incarnation, Payload, Term, Time};
+use super::Core;
+
+impl Core {
+    /// A fresh random timeout, each time (Raft §5.2).
+    pub(super) fn reset_election_timer(&mut self, now: Time) {
+        let (least, most) = self.setup.election_timeout;
+        self.election_at = now.plus(self.rng.between(least, most));
+    }
+
+    pub(super) fn tick_election(&mut self, now: Time) {
+        let leads = matches!(self.role, Role::Leader(_));
+        if leads || !self.is_voter() || now < self.election_at {
+            return;
+        }
+        if self.leader().is_some() {
+            self.become_follower(self.hard.term, None, now, "heard no leader for too long");
+        }
+        self.campaign(now);
+    }
+
+    /// Asks whether an election could be won; touches no term.
+    pub(super) fn campaign(&mut self, now: Time) {
+        assert!(self.is_voter() && !self.log.is_empty(), "only a voter of a cluster campaigns");
+        let round = self.rng.next_nonzero();
+        let granted = BTreeSet::from([self.me.incarnation]);
+        self.role = Role::PreCandidate(PreCandidate { round, granted });
+        self.reset_election_timer(now);
+        self.tell(Detail::Turns, || Note::Role("asks who would vote for it".to_string()));
+        let (last_log_index, last_log_term) = (self.log.last_index(), self.log.last_term());
+        let term = self.hard.term.next();
+        // Who is asked must know of the cluster first: if this node forgot it all
+        // afterwards, a majority of the voters could still go on.
+        self.pass_on_record_to_all();
+        self.send_to_voters(|| {
+            Message::PreVote(PreVote { round, term, last_log_index, last_log_term })
+        });
+        self.count_pre_votes(now);
+    }
+
+    fn send_to_voters(&mut self, message: impl Fn() -> Message) {
+        let me = self.me.incarnation;
+        let voters: Vec<Incarnation> = self
+            .members()
+            .into_iter()
+            .flat_map(|members| members.voters())
+            .filter_map(|member| member.incarnation)
+            .filter(|incarnation| *incarnation != me)
+            .collect();
+        for voter in voters {
+            self.send(voter, message());
+        }
+    }
+
+    /// Answers without changing anything: no term, no vote, no timer (pitfall 9).
+    pub(super) fn on_pre_vote(&mut self, from: Incarnation, m: PreVote, now: Time) {
+        let granted = m.term > self.hard.term
+            && !self.hears_a_leader(now)
+            && self.log.is_at_most(m.last_log_term, m.last_log_index);
+        let name = self.name_of(from);
+        self.step(|| format!("{} a pre-vote to {name} for term {}", gives(granted), m.term));
+        let reply = PreVoteReply { round: m.round, term: self.hard.term, granted };
+        self.send(from, Message::PreVoteReply(reply));
+    }
+
+    /// Whether a leader was heard within the shortest election timeout; a leader
+    /// hears itself, as check-quorum lets it.
+    fn hears_a_leader(&self, now: Time) -> bool {
+        match &self.role {
+            Role::Leader(_) => true,
+            _ => self
+                .leader_heard_at
+                .is_some_and(|at| now.since(at) < self.setup.election_timeout.0),
+        }
+    }
+
+    pub(super) fn on_pre_vote_reply(&mut self, from: Incarnation, m: PreVoteReply, now: Time) {
+        if self.learn_term(from, m.term, now) {
+            return;
+        }
+        let counts = self.members().is_some_and(|members| members.is_voter(from));
+        let Role::PreCandidate(candidacy) = &mut self.role else { return };
+        // An answer to an earlier asking starts nothing (pitfall 10).
+        if m.granted && m.round == candidacy.round && counts {
+            candidacy.granted.insert(from);
+            self.count_pre_votes(now);
+        }
+    }
+
+    fn count_pre_votes(&mut self, now: Time) {
+        let Role::PreCandidate(candidacy) = &self.role else { return };
+        let granted = |who| candidacy.granted.contains(&who);
+        if self.members().is_some_and(|members| quorum::is_majority(members, granted)) {
+            self.become_candidate(now);
+        }
+    }
+
+    fn become_candidate(&mut self, now: Time) {
+        assert!(matches!(self.role, Role::PreCandidate(_)), "a candidate asked before");
+        if self.hard.term == Term(u64::MAX) {
+            self.fail(Failure::TermsExhausted);
+            return;
+        }
+        self.hard.term = self.hard.term.next();
+        self.hard.voted_for = Some(self.me.incarnation);
+        self.durability.hard_changed();
+        let own_vote = self.durability.hard_gate();
+        self.role = Role::Candidate(Candidate { granted: BTreeSet::new(), own_vote });
+        self.reset_election_timer(now);
+        self.tell(Detail::Turns, || Note::Role("stands for election".to_string()));
+        let (last_log_index, last_log_term) = (self.log.last_index(), self.log.last_term());
+        let term = self.hard.term;
+        self.send_to_voters(|| {
+            Message::RequestVote(RequestVote { term, last_log_index, last_log_term })
+        });
+    }
+
+    pub(super) fn on_request_vote(&mut self, from: Incarnation, m: RequestVote, now: Time) {
+        let name = self.name_of(from);
+        if m.term > self.hard.term && !self.hears_a_leader(now) {
+            self.become_follower(m.term, None, now, "a candidate has a newer term");
+        }
+        let free = self.hard.voted_for.is_none_or(|candidate| candidate == from);
+        // Raft §5.4.1: the candidate's log must hold all that is committed. A
+        // refusal does not use up the vote (pitfall 3).
+        let granted = m.term == self.hard.term
+            && free
+            && self.log.is_at_most(m.last_log_term, m.last_log_index)
+            && matches!(self.role, Role::Follower(_) | Role::PreCandidate(_));
+        if granted {
+            if self.hard.voted_for.is_none() {
+                self.hard.voted_for = Some(from);
+                self.durability.hard_changed();
+            }
+            // A vote given, and nothing else about votes, resets the timer.
+            self.reset_election_timer(now);
+            if matches!(self.role, Role::PreCandidate(_)) {
+                self.become_follower(m.term, None, now, "another candidate was first");
+            }
+        }
+        self.step(|| format!("{} its vote to {name} in term {}", gives(granted), m.term));
+        let reply = RequestVoteReply { term: self.hard.term, granted };
+        self.send(from, Message::RequestVoteReply(reply));
+    }
+
+    pub(super) fn on_request_vote_reply(
+        &mut self,
+        from: Incarnation,
+        m: RequestVoteReply,
+        now: Time,
+    ) {
+        if self.learn_term(from, m.term, now) {
+            return;
+        }
+        let current = m.term == self.hard.term;
+        let Role::Candidate(candidacy) = &mut self.role else { return };
+        if current && m.granted {
+            candidacy.granted.insert(from);
+            self.count_votes(now);
+        }
+    }
+
+    /// A candidate's own vote counts when it is durable, as any other.
+    pub(super) fn count_own_vote(&mut self, now: Time) {
+        let me = self.me.incarnation;
+        let Role::Candidate(candidacy) = &mut self.role else { return };
+        if self.durability.is_completed(candidacy.own_vote) && candidacy.granted.insert(me) {
+            self.count_votes(now);
+        }
+    }
+
+    fn count_votes(&mut self, now: Time) {
+        let Role::Candidate(candidacy) = &self.role else { return };
+        let granted = |who| candidacy.granted.contains(&who);
+        if self.members().is_some_and(|members| quorum::is_majority(members, granted)) {
+            self.become_leader(now);
+        }
+    }
+
+    fn become_leader(&mut self, now: Time) {
+        assert!(matches!(self.role, Role::Candidate(_)), "a leader stood for election");
+        self.role = Role::Leader(Box::new(Leader {
+            term_start: self.log.last_index().next(),
+            seq: 0,
+            progress: Default::default(),
+            heartbeat_at: now,
+            rounds: Default::default(),
+            reads: Default::default(),
+            uncommitted_bytes: 0,
+        }));
+        self.follow_members(now);
+        self.tell(Detail::Turns, || Note::Role("is elected".to_string()));
+        let me = self.me.incarnation;
+        self.tell(Detail::Turns, || Note::Leader(Some(me)));
+        // Raft §8: an entry of its own term commits what came before it.
+        self.append_own(Payload::Empty);
+        self.tick_leader(now);
+    }
+
+    /// Follows from now on, in `term`. A vote is only ever cleared by a newer
+    /// term (pitfall 7).
+    pub(super) fn become_follower(
+        &mut self,
+        term: Term,
+        leader: Option<Incarnation>,
+        now: Time,
+        why: &str,
+    ) {
+        assert!(term >= self.hard.term, "term {term} after {}", self.hard.term);
+        let known = self.leader();
+        let newer = term > self.hard.term;
+        let was_follower = matches!(self.role, Role::Follower(_));
+        if let Role::Leader(leader) = &self.role {
+            self.quorum_at =
+                self.members().map(|members| leader.quorum_at(members, self.me.incarnation, now));
+        }
+        if newer {
+            self.hard.term = term;
+            self.hard.voted_for = None;
+            self.durability.hard_changed();
+        }
+        if !was_follower {
+            self.reset_election_timer(now);
+        }
+        self.role = Role::follower(leader);
+        if !was_follower {
+            self.tell(Detail::Turns, || Note::Role(why.to_string()));
+        }
+        if known != leader {
+            self.tell(Detail::Turns, || Note::Leader(leader));
+        }
+    }
+
+    /// A reply of a newer term makes any role a follower (Raft §5.1). Says
+    /// whether it did.
+    pub(super) fn learn_term(&mut self, from: Incarnation, term: Term, now: Time) -> bool {
+        if term <= self.hard.term {
+            return false;
+        }
+        let name = self.name_of(from);
+        self.become_follower(term, None, now, &format!("{name} has a newer term"));
+        true
+    }
+
+    /// A message of a leader of `term` came: this node follows it, unless the
+    /// term is old. `Ok(false)`: it is.
+    pub(super) fn hear_leader(
+        &mut self,
+        from: Incarnation,
+        term: Term,
+        now: Time,
+    ) -> Result<bool, Refused> {
+        if term < self.hard.term {
+            return Ok(false);
+        }
+        let known = self.leader().filter(|_| term == self.hard.term);
+        match known {
+            Some(leader) if leader == from => {}
+            Some(leader) => {
+                let (one, other) = (self.name_of(leader), self.name_of(from));
+                self.fail(Failure::TwoLeaders { term, one, other });
+                return Err(Refused::Failed);
+            }
+            None => {
+                let name = self.name_of(from);
+                self.become_follower(term, Some(from), now, &format!("{name} is the leader"));
+            }
+        }
+        self.leader_heard_at = Some(now);
+        self.reset_election_timer(now);
+        Ok(true)
+    }
+
+    /// Check-quorum (thesis §6.2): a leader that was not in touch with a majority
+    /// for the longest election timeout steps down.
+    pub(super) fn check_quorum(&mut self, now: Time) {
+        let Role::Leader(leader) = &self.role else { return };
+        let Some(members) = self.members() else { return };
+        let silence = now.since(leader.quorum_at(members, self.me.incarnation, now));
+        if silence > self.setup.election_timeout.1 {
+            self.become_follower(self.hard.term, None, now, "cannot reach a majority");
+        }
+    }
+}
+
+fn gives(granted: bool) -> &'static str {
+    if granted { "gives" } else { "refuses" }
+}

@@ -1,0 +1,276 @@
+//! A node among its neighbours: hellos answered, the cluster founded or joined,
+//! newcomers admitted. `lives` has the rules; this is where they meet the log.
+
+use super::effect::{Detail, Note, Outgoing, Waiting};
+use super::lives::{Founding, Heard, Own};
+use super::membership::{Member, Membership};
+use super::message::{Envelope, Found, Hello, Message};
+use super::state::{Refused, Role};
+use super::types::{ClusterId, Entry, Index, Life, Payload, Term, Time};
+use super::Core;
+
+/// A node that waits says so this often, in microseconds.
+const WAITING_NOTE: u64 = 3_000_000;
+/// The first such note waits for what a start of all nodes takes anyway.
+const WAITING_NOTE_FIRST: u64 = 500_000;
+
+impl Core {
+    pub(super) fn on_hello(
+        &mut self,
+        cluster: ClusterId,
+        from: Life,
+        to: Life,
+        hello: Hello,
+        now: Time,
+    ) -> Result<(), Refused> {
+        if to != Envelope::ANYONE && to != self.me {
+            return Err(Refused::NotForThisLife);
+        }
+        if from.incarnation.0 == 0 || from.run.0 == 0 || hello.fresh != (cluster.0 == 0) {
+            return Err(Refused::Malformed);
+        }
+        let outlived = self
+            .members()
+            .is_some_and(|members| members.supersedes(&hello.name, from.incarnation));
+        if outlived {
+            return Err(Refused::Stranger);
+        }
+        let says = (hello.fresh, cluster);
+        let heard = self
+            .lives
+            .on_hello(&hello.name, from, hello.echo, says, now)
+            .ok_or(Refused::Stranger)?;
+        let place = match heard {
+            Heard::Believed { peer, news } => {
+                self.on_believed(peer, news, now);
+                peer
+            }
+            Heard::Known(peer) | Heard::Claims(peer) => peer,
+        };
+        if hello.ask != 0 {
+            let ask = match heard {
+                Heard::Claims(_) => self.lives.challenge(place, &mut self.rng),
+                Heard::Believed { .. } | Heard::Known(_) => 0,
+            };
+            self.send_hello(place, from, ask, hello.ask);
+        }
+        self.try_found(now);
+        Ok(())
+    }
+
+    fn send_hello(&mut self, place: usize, to: Life, ask: u64, echo: u64) {
+        let address = self.lives.peers()[place].node.address;
+        let cluster = self.hard.cluster.unwrap_or(ClusterId(0));
+        let hello = Hello {
+            name: self.setup.own.name.clone(),
+            ask,
+            echo,
+            fresh: self.hard.cluster.is_none(),
+        };
+        self.tell(Detail::Messages, || Note::Message(format!("to {address}: {hello:?}")));
+        let envelope = Envelope { cluster, from: self.me, to, message: Message::Hello(hello) };
+        self.post(Outgoing { address, envelope });
+    }
+
+    /// A life is believed: a new one, or the same that echoed again.
+    fn on_believed(&mut self, place: usize, news: bool, now: Time) {
+        let peer = &self.lives.peers()[place];
+        let (name, fresh, cluster) = (peer.node.name.clone(), peer.fresh, peer.cluster);
+        let Some(life) = peer.believed else { return };
+        if news {
+            let foreign = cluster.0 != 0 && self.hard.cluster.is_some_and(|own| own != cluster);
+            let note = if foreign {
+                Note::Foreign { peer: name, cluster }
+            } else {
+                Note::Believed { peer: name, fresh }
+            };
+            self.tell(Detail::Turns, || note);
+            if let Role::Leader(leader) = &mut self.role
+                && let Some(progress) = leader.progress.get_mut(&life.incarnation)
+            {
+                progress.on_new_run();
+            }
+        }
+        self.pass_on_record(place);
+        if self.hard.cluster.is_some() {
+            self.admit(now);
+        }
+    }
+
+    /// Any holder of the founding record passes it on to a fresh node that the
+    /// record names.
+    fn pass_on_record(&mut self, place: usize) {
+        let peer = &self.lives.peers()[place];
+        let Some(life) = peer.believed.filter(|_| peer.fresh) else { return };
+        let Some(Entry { term: Term(0), payload: Payload::Members(record) }) =
+            self.log.entry(Index(1))
+        else {
+            return;
+        };
+        if record.names(life.incarnation) {
+            let members = (**record).clone();
+            self.send(life.incarnation, Message::Found(Found { members }));
+        }
+    }
+
+    pub(super) fn pass_on_record_to_all(&mut self) {
+        for place in 0..self.lives.peers().len() {
+            self.pass_on_record(place);
+        }
+    }
+
+    /// A founding record came.
+    pub(super) fn on_found(
+        &mut self,
+        cluster: ClusterId,
+        found: Found,
+        now: Time,
+    ) -> Result<(), Refused> {
+        if found.members.cluster != cluster || cluster.0 == 0 {
+            return Err(Refused::Malformed);
+        }
+        if self.hard.cluster.is_some_and(|own| own != cluster) {
+            return Err(Refused::ForeignCluster);
+        }
+        if !found.members.names(self.me.incarnation) {
+            return Err(Refused::NotForThisLife);
+        }
+        if self.log.is_empty() {
+            self.adopt(cluster);
+            self.begin_log(found.members);
+            self.reset_election_timer(now);
+        }
+        Ok(())
+    }
+
+    /// A message of a cluster came, addressed to exactly this life: a fresh node
+    /// belongs to that cluster from now on, because only a configuration that
+    /// names this incarnation makes anybody address it so.
+    pub(super) fn check_cluster(&mut self, cluster: ClusterId) -> Result<(), Refused> {
+        match self.hard.cluster {
+            _ if cluster.0 == 0 => Err(Refused::Malformed),
+            Some(own) if own == cluster => Ok(()),
+            Some(_) => Err(Refused::ForeignCluster),
+            None => {
+                self.adopt(cluster);
+                Ok(())
+            }
+        }
+    }
+
+    fn adopt(&mut self, cluster: ClusterId) {
+        if self.hard.cluster.is_none() {
+            self.hard.cluster = Some(cluster);
+            self.durability.hard_changed();
+            self.tell(Detail::Turns, || Note::Joined(cluster));
+        }
+    }
+
+    fn begin_log(&mut self, members: Membership) {
+        assert!(self.log.is_empty(), "a founding record is the first entry");
+        let payload = Payload::Members(Box::new(members));
+        self.append_to_log(Entry { term: Term(0), payload });
+    }
+
+    /// Founds the cluster if it is this node's turn.
+    fn try_found(&mut self, now: Time) {
+        if self.hard.cluster.is_some() {
+            return;
+        }
+        if let Founding::Here(members) = self.founding(now) {
+            self.found(members, now);
+        }
+    }
+
+    fn founding(&self, now: Time) -> Founding {
+        let own = Own {
+            name: &self.setup.own.name,
+            address: self.own_address(),
+            voter: self.setup.own.voter,
+            incarnation: self.me.incarnation,
+        };
+        self.lives.founding(&own, self.setup.founding_by_majority, now)
+    }
+
+    fn found(&mut self, members: Vec<Member>, now: Time) {
+        let cluster = ClusterId(self.rng.next_nonzero());
+        self.tell(Detail::Turns, || Note::Founded(cluster));
+        self.adopt(cluster);
+        self.begin_log(Membership::new(cluster, members));
+        // Nobody leads and everybody knows it: no use in waiting.
+        self.campaign(now);
+    }
+
+    /// Whom a fresh node waits for.
+    pub fn waiting(&self, now: Time) -> Option<Waiting> {
+        if self.hard.cluster.is_some() {
+            return None;
+        }
+        match self.founding(now) {
+            Founding::Here(_) => None,
+            Founding::By(name) => Some(Waiting::ForFounder(name)),
+            Founding::Missing(names) => Some(Waiting::ForVoters(names)),
+            Founding::Remembered(names) => Some(Waiting::ForAdmission(names)),
+        }
+    }
+
+    pub(super) fn tick_lives(&mut self, now: Time) {
+        let fresh = self.hard.cluster.is_none();
+        let leads = matches!(self.role, Role::Leader(_));
+        self.lives.watch_unnamed(self.configurations.current().filter(|_| leads));
+        for place in self.lives.due(fresh, now) {
+            let ask = self.lives.challenge(place, &mut self.rng);
+            self.send_hello(place, Envelope::ANYONE, ask, 0);
+        }
+        if !fresh {
+            self.admit(now);
+            return;
+        }
+        self.try_found(now);
+        if now >= self.waiting_note_at {
+            let first = self.waiting_note_at == self.born_at();
+            if !first && let Some(waiting) = self.waiting(now) {
+                self.tell(Detail::Turns, || Note::Waiting(waiting));
+            }
+            let pause = if first { WAITING_NOTE_FIRST } else { WAITING_NOTE };
+            self.waiting_note_at = now.plus(pause);
+        }
+    }
+
+    fn born_at(&self) -> Time {
+        self.lives.started_at()
+    }
+
+    /// A leader names a newcomer in the members: one change at a time, and none
+    /// before it has committed in its term (Ongaro's note of 2015).
+    pub(super) fn admit(&mut self, now: Time) {
+        let Role::Leader(leader) = &self.role else { return };
+        let settled = self.commit_index >= leader.term_start
+            && self.commit_index >= self.configurations.current_index();
+        if !settled {
+            return;
+        }
+        let Some(members) = self.members() else { return };
+        let Some((name, next)) = self.lives.admission(members, now) else { return };
+        self.step(|| format!("admits {name}"));
+        self.append_own(Payload::Members(Box::new(next)));
+        self.follow_members(now);
+    }
+
+    /// The leader keeps a progress of each member but itself, and of nobody else.
+    pub(super) fn follow_members(&mut self, now: Time) {
+        let me = self.me.incarnation;
+        let last_index = self.log.last_index();
+        let Some(members) = self.configurations.current() else { return };
+        let Role::Leader(leader) = &mut self.role else { return };
+        leader.progress.retain(|incarnation, _| members.names(*incarnation));
+        for incarnation in members.members.iter().filter_map(|member| member.incarnation) {
+            if incarnation != me {
+                leader
+                    .progress
+                    .entry(incarnation)
+                    .or_insert_with(|| super::progress::Progress::new(last_index, now));
+            }
+        }
+    }
+}

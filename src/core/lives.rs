@@ -1,0 +1,439 @@
+//! Lives: who is who, and how a cluster comes to be.
+//!
+//! A *run* is a random number drawn at each start. An *incarnation* is a random
+//! number that names a log. A node whose log is empty of any cluster is *fresh*.
+//!
+//! Believing. Nothing but a `Hello` is taken from a life that is not believed. A
+//! life is believed when it has echoed a random value that was sent to the
+//! configured address of its name:
+//!
+//! ```text
+//!   a, just started                      b
+//!     Hello { ask: 7 }             ───►    who is this? ask it
+//!     believes b      ◄─── Hello { ask: 9, echo: 7 }
+//!     Hello { echo: 9 }            ───►    believes a
+//! ```
+//!
+//! To believe an incarnation supersedes the name's earlier ones for good: what
+//! they sent and the network still holds is dropped. Asking is repeated until it
+//! is answered, so each of these may be lost, repeated and late.
+//!
+//! Founding. The first voter of the file, in order of names, founds when every
+//! voter of the file has just echoed and said that it is fresh. It writes the
+//! founding record (a new cluster id; each voter's name, address, incarnation) as
+//! index 1, term 0, and passes it on; so does every holder. A fresh node adopts a
+//! record that names its own incarnation.
+//!
+//! What is proved, and what is assumed. Of two records only one can gather a
+//! majority: an incarnation adopts one record and keeps it as long as it lives,
+//! and votes count by incarnation. A majority of a record's incarnations that
+//! agreed at some time was alive then; for a second record to be founded every
+//! voter must say after that time that it is fresh, and a voter that agreed is
+//! not, unless it lost its memory; so a second cluster over the first needs a loss
+//! of all memories that hold the record. Assumed: random 64-bit numbers do not
+//! repeat; a data directory is never rolled back or cloned; the file names the
+//! same voters everywhere at the first start.
+//!
+//! `"founding": "majority"` gives this up for a start with voters missing: two
+//! seconds without a sign of them, and the first voter among a fresh majority
+//! founds without them. They are voters without an incarnation, lost until they
+//! are first heard. A voter that lost its memory and a voter that never started
+//! look the same, so this is only for those who know that there is no first
+//! cluster.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use ::core::net::SocketAddr;
+
+use super::membership::{Member, Membership};
+use super::rng::Rng;
+use super::types::{ClusterId, Incarnation, Life, Time};
+
+/// While this node is fresh it asks this often, in microseconds.
+const ASK_FRESH: u64 = 200_000;
+/// Asking starts at this interval and doubles up to `ASK_MOST`.
+const ASK_FIRST: u64 = 50_000;
+const ASK_MOST: u64 = 1_000_000;
+/// No peer is asked twice within this time, whoever claims to be it.
+const ASK_GAP: u64 = 10_000;
+/// A life that only claims a name is asked so often before it is let go; each new
+/// sign of it starts the count anew.
+const CLAIM_ASKS: u32 = 12;
+/// To found, each voter must have said so recently that it is fresh.
+const FRESH_FOR: u64 = 1_000_000;
+/// A majority founds when the others gave no sign for so long.
+const ALONE_FOR: u64 = 2_000_000;
+/// So many superseded incarnations of a name are remembered.
+const SUPERSEDED_KEPT: usize = 64;
+
+/// One node of the shared file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Neighbor {
+    /// Its name.
+    pub name: String,
+    /// Where it is spoken to.
+    pub address: SocketAddr,
+    /// Whether the file makes it a voter.
+    pub voter: bool,
+}
+
+/// Another node of the file, and the life of it that is believed.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// What the file says of it.
+    pub node: Neighbor,
+    /// The life that echoed.
+    pub believed: Option<Life>,
+    /// Whether that life said, when it last echoed, that it is fresh.
+    pub fresh: bool,
+    /// The cluster that it said it belongs to; 0 if none.
+    pub cluster: ClusterId,
+    /// When anything was last heard of the believed life.
+    pub heard_at: Option<Time>,
+    /// A life that uses the name and has not echoed yet.
+    claimed: Option<Life>,
+    /// It speaks to an earlier run of this node: a `Hello` tells it of this one.
+    misled: bool,
+    /// It belongs to this node's cluster, and the members do not name it.
+    unnamed: bool,
+    /// When any life last used the name.
+    sign_at: Option<Time>,
+    echoed_at: Option<Time>,
+    /// The value that was asked for; 0: none is out.
+    ask: u64,
+    ask_at: Time,
+    asked_at: Option<Time>,
+    asks: u32,
+    superseded: VecDeque<Incarnation>,
+}
+
+/// All other nodes of the file.
+#[derive(Debug)]
+pub struct Lives {
+    peers: Vec<Peer>,
+    believed: BTreeMap<Incarnation, usize>,
+    started_at: Time,
+}
+
+/// What became of a `Hello`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// It echoed: this life is believed now; whether it was not before.
+    Believed {
+        /// Which peer.
+        peer: usize,
+        /// Whether the life is new.
+        news: bool,
+    },
+    /// Its life was believed before.
+    Known(usize),
+    /// It claims a name and must echo first.
+    Claims(usize),
+}
+
+impl Lives {
+    /// The other nodes of the file, none of them heard.
+    pub fn new(neighbors: Vec<Neighbor>, now: Time) -> Lives {
+        let peer = |node| Peer {
+            node,
+            believed: None,
+            fresh: false,
+            cluster: ClusterId(0),
+            heard_at: None,
+            claimed: None,
+            misled: false,
+            unnamed: false,
+            sign_at: None,
+            echoed_at: None,
+            ask: 0,
+            ask_at: now,
+            asked_at: None,
+            asks: 0,
+            superseded: VecDeque::new(),
+        };
+        let mut peers: Vec<Peer> = neighbors.into_iter().map(peer).collect();
+        peers.sort_by(|a, b| a.node.name.cmp(&b.node.name));
+        Lives { peers, believed: BTreeMap::new(), started_at: now }
+    }
+
+    /// When this node started.
+    pub fn started_at(&self) -> Time {
+        self.started_at
+    }
+
+    /// The peers, in order of name.
+    pub fn peers(&self) -> &[Peer] {
+        &self.peers
+    }
+
+    /// The peer whose believed incarnation this is.
+    pub fn by_incarnation(&self, incarnation: Incarnation) -> Option<&Peer> {
+        self.believed.get(&incarnation).map(|&place| &self.peers[place])
+    }
+
+    /// A message that is no `Hello` came: is it from a believed life? A new run
+    /// of a believed incarnation is asked who it is.
+    pub fn heard(&mut self, from: Life, now: Time) -> bool {
+        let Some(&place) = self.believed.get(&from.incarnation) else { return false };
+        let peer = &mut self.peers[place];
+        if peer.believed == Some(from) {
+            peer.heard_at = Some(now);
+            return true;
+        }
+        peer.claim(from, now);
+        false
+    }
+
+    /// A life that is believed speaks to an earlier run of this node: it has given
+    /// up asking for this one, or never heard of it. This node says hello, or the
+    /// two would be silent for ever if this one has nothing to say by itself.
+    pub fn misaddressed(&mut self, from: Life, now: Time) {
+        if let Some(&place) = self.believed.get(&from.incarnation) {
+            let peer = &mut self.peers[place];
+            if !peer.misled {
+                peer.misled = true;
+                peer.ask_soon(now);
+            }
+        }
+    }
+
+    /// The members name this life, and it was never heard under that name: it is
+    /// asked who it is.
+    pub fn claims(&mut self, name: &str, from: Life, now: Time) {
+        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.node.name == name)
+            && !peer.superseded.contains(&from.incarnation)
+        {
+            peer.claim(from, now);
+        }
+    }
+
+    /// A `Hello` came from `from`, which calls itself `name`. `None`: it is
+    /// nobody's of the file, or a life that is superseded.
+    pub fn on_hello(
+        &mut self,
+        name: &str,
+        from: Life,
+        echo: u64,
+        says: (bool, ClusterId),
+        now: Time,
+    ) -> Option<Heard> {
+        let place = self.peers.iter().position(|peer| peer.node.name == name)?;
+        let peer = &mut self.peers[place];
+        if peer.superseded.contains(&from.incarnation) {
+            return None;
+        }
+        peer.sign_at = Some(now);
+        if echo == 0 || echo != peer.ask {
+            if peer.believed == Some(from) {
+                peer.heard_at = Some(now);
+                return Some(Heard::Known(place));
+            }
+            peer.claim(from, now);
+            return Some(Heard::Claims(place));
+        }
+        let news = peer.believed != Some(from);
+        if let Some(old) = peer.believed.filter(|old| old.incarnation != from.incarnation) {
+            self.believed.remove(&old.incarnation);
+            if peer.superseded.len() == SUPERSEDED_KEPT {
+                peer.superseded.pop_front();
+            }
+            peer.superseded.push_back(old.incarnation);
+        }
+        self.believed.insert(from.incarnation, place);
+        peer.believed = Some(from);
+        (peer.fresh, peer.cluster) = says;
+        peer.claimed = None;
+        peer.misled = false;
+        peer.heard_at = Some(now);
+        peer.echoed_at = Some(now);
+        peer.ask = 0;
+        peer.asks = 0;
+        Some(Heard::Believed { peer: place, news })
+    }
+
+    /// The value that this peer has to echo; drawn when none is out.
+    pub fn challenge(&mut self, place: usize, rng: &mut Rng) -> u64 {
+        let peer = &mut self.peers[place];
+        if peer.ask == 0 {
+            peer.ask = rng.next_nonzero();
+        }
+        peer.ask
+    }
+
+    /// Whom to ask now, because time has come.
+    pub fn due(&mut self, fresh: bool, now: Time) -> Vec<usize> {
+        let mut due = Vec::new();
+        for (place, peer) in self.peers.iter_mut().enumerate() {
+            if peer.asks >= CLAIM_ASKS && peer.believed.is_some() {
+                peer.claimed = None;
+            }
+            if !peer.wants_asking(fresh) || now < peer.ask_at {
+                continue;
+            }
+            let wait = match (fresh, peer.fresh || peer.unnamed) {
+                (true, _) => ASK_FRESH,
+                (false, true) => ASK_FRESH << peer.asks.min(3),
+                (false, false) => ASK_FIRST << peer.asks.min(5),
+            };
+            peer.ask_at = now.plus(wait.min(ASK_MOST));
+            peer.asked_at = Some(now);
+            peer.asks = peer.asks.saturating_add(1);
+            due.push(place);
+        }
+        due
+    }
+
+    /// A leader keeps asking those of its cluster whom the members do not name, as
+    /// it does the fresh: they may have to be admitted once more.
+    pub fn watch_unnamed(&mut self, members: Option<&Membership>) {
+        for peer in &mut self.peers {
+            peer.unnamed = match (members, peer.believed) {
+                (Some(members), Some(life)) => {
+                    peer.cluster == members.cluster && !members.names(life.incarnation)
+                }
+                _ => false,
+            };
+        }
+    }
+
+    /// When the next asking is due.
+    pub fn deadline(&self, fresh: bool) -> Option<Time> {
+        self.peers.iter().filter(|peer| peer.wants_asking(fresh)).map(|peer| peer.ask_at).min()
+    }
+
+    /// What a fresh node called `name` can do about founding: who founds, with
+    /// which members, or whom it waits for.
+    pub fn founding(&self, own: &Own<'_>, by_majority: bool, now: Time) -> Founding {
+        let remember = self.names(|peer| peer.believed.is_some() && !peer.fresh);
+        if !remember.is_empty() {
+            return Founding::Remembered(remember);
+        }
+        let here = |peer: &Peer| {
+            peer.believed.is_some()
+                && peer.fresh
+                && peer.echoed_at.is_some_and(|at| now.since(at) <= FRESH_FOR)
+        };
+        let missing = self.names(|peer| peer.node.voter && !here(peer));
+        let voters = || self.peers.iter().filter(|peer| peer.node.voter);
+        let file_voters = voters().count() + usize::from(own.voter);
+        let present = file_voters - missing.len();
+        let alone = |peer: &Peer| now.since(peer.sign_at.unwrap_or(self.started_at)) >= ALONE_FOR;
+        let enough = missing.is_empty()
+            || by_majority
+                && present * 2 > file_voters
+                && voters().filter(|peer| !here(peer)).all(alone);
+        if !enough {
+            return Founding::Missing(missing);
+        }
+        let first = voters()
+            .filter(|peer| here(peer))
+            .map(|peer| peer.node.name.as_str())
+            .chain(own.voter.then_some(own.name))
+            .min();
+        match first {
+            Some(first) if first == own.name => Founding::Here(self.founders(own, here)),
+            Some(first) => Founding::By(first.to_string()),
+            None => Founding::Missing(missing),
+        }
+    }
+
+    fn founders(&self, own: &Own<'_>, here: impl Fn(&Peer) -> bool) -> Vec<Member> {
+        let of_peer = |peer: &Peer| Member {
+            name: peer.node.name.clone(),
+            address: peer.node.address,
+            incarnation: peer.believed.filter(|_| here(peer)).map(|life| life.incarnation),
+            voter: true,
+        };
+        let me = Member {
+            name: own.name.to_string(),
+            address: own.address,
+            incarnation: Some(own.incarnation),
+            voter: true,
+        };
+        self.peers.iter().filter(|peer| peer.node.voter).map(of_peer).chain([me]).collect()
+    }
+
+    /// The names of those peers, in order.
+    pub fn names(&self, which: impl Fn(&Peer) -> bool) -> Vec<String> {
+        self.peers.iter().filter(|peer| which(peer)).map(|peer| peer.node.name.clone()).collect()
+    }
+
+    /// The members as they are when the leader admits somebody: a believed life
+    /// that the members do not name, and that is fresh, or belongs to this cluster
+    /// already because the entry that admitted it was lost with a leader. A voter
+    /// that was never heard becomes what the founding record made it; a name that
+    /// forgot, and a learner of the file, become learners. `None`: nobody asks.
+    pub fn admission(&self, members: &Membership, now: Time) -> Option<(String, Membership)> {
+        self.peers.iter().find_map(|peer| {
+            let life = peer.believed?;
+            let recent = peer.echoed_at.is_some_and(|at| now.since(at) <= FRESH_FOR);
+            let ours = peer.fresh || peer.cluster == members.cluster;
+            if !ours || !recent || members.names(life.incarnation) {
+                return None;
+            }
+            let name = &peer.node.name;
+            let of_name = members.members.iter().filter(|member| member.name == *name);
+            let next = match of_name.clone().find(|member| member.incarnation.is_none()) {
+                Some(_) => members.with_voter_found(name, life.incarnation),
+                None if of_name.count() > 0 || !peer.node.voter => {
+                    members.with_learner(name, peer.node.address, life.incarnation)
+                }
+                None => return None,
+            };
+            Some((name.clone(), next))
+        })
+    }
+}
+
+/// What this node knows of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Own<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its address.
+    pub address: SocketAddr,
+    /// Whether the file makes it a voter.
+    pub voter: bool,
+    /// Its log.
+    pub incarnation: Incarnation,
+}
+
+/// How a founding stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Founding {
+    /// This node founds, with these members.
+    Here(Vec<Member>),
+    /// All are here, and this one founds.
+    By(String),
+    /// These voters have not said yet that they are fresh.
+    Missing(Vec<String>),
+    /// These remember a cluster: there is nothing to found.
+    Remembered(Vec<String>),
+}
+
+impl Peer {
+    fn claim(&mut self, life: Life, now: Time) {
+        self.sign_at = Some(now);
+        if self.claimed != Some(life) {
+            self.claimed = Some(life);
+            self.ask_soon(now);
+        }
+    }
+
+    fn ask_soon(&mut self, now: Time) {
+        let soonest = self.asked_at.map_or(now, |at| now.max(at.plus(ASK_GAP)));
+        self.ask_at = self.ask_at.min(soonest);
+        self.asks = 0;
+    }
+
+    /// Fresh nodes ask everybody, and everybody asks the fresh: what a node says
+    /// of an empty log must be recent for anything to be built on it.
+    fn wants_asking(&self, fresh: bool) -> bool {
+        fresh
+            || self.fresh
+            || self.believed.is_none()
+            || self.claimed.is_some()
+            || self.misled
+            || self.unnamed
+    }
+}

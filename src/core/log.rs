@@ -1,0 +1,154 @@
+//! The log in memory: entries by index, from the one after `base` on.
+//!
+//! Invariants, asserted where they could break: terms never fall from one entry
+//! to the next; an append continues the log without a gap; a truncation leaves
+//! the base alone. What may be truncated is for the protocol to say (nothing at
+//! or below the commit index).
+
+use std::collections::VecDeque;
+
+use super::types::{Entry, Index, Term};
+
+/// The log of one node.
+#[derive(Clone, Debug, Default)]
+pub struct Log {
+    /// What precedes the first entry held here: (0, 0) until a log is compacted.
+    base_index: Index,
+    base_term: Term,
+    entries: VecDeque<Entry>,
+}
+
+impl Log {
+    /// An empty log.
+    pub fn new() -> Log {
+        Log::default()
+    }
+
+    /// The index of the last entry; 0 if there is none.
+    pub fn last_index(&self) -> Index {
+        Index(self.base_index.0 + self.entries.len() as u64)
+    }
+
+    /// The term of the last entry; 0 if there is none.
+    pub fn last_term(&self) -> Term {
+        self.entries.back().map_or(self.base_term, |entry| entry.term)
+    }
+
+    /// Whether no entry was ever appended.
+    pub fn is_empty(&self) -> bool {
+        self.last_index() == Index(0)
+    }
+
+    /// The term of the entry at `index`; `None` outside of the log.
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        if index == self.base_index {
+            return Some(self.base_term);
+        }
+        self.entry(index).map(|entry| entry.term)
+    }
+
+    /// The entry at `index`.
+    pub fn entry(&self, index: Index) -> Option<&Entry> {
+        let position = index.0.checked_sub(self.base_index.0 + 1)?;
+        self.entries.get(usize::try_from(position).ok()?)
+    }
+
+    /// The entries from `from` to the end, with their indexes.
+    pub fn from(&self, from: Index) -> impl Iterator<Item = (Index, &Entry)> {
+        let from = from.0.max(self.base_index.0 + 1);
+        let skipped = (from - self.base_index.0 - 1).min(self.entries.len() as u64) as usize;
+        (from..).map(Index).zip(self.entries.range(skipped..))
+    }
+
+    /// Adds an entry at the end and says where it stands.
+    pub fn append(&mut self, entry: Entry) -> Index {
+        assert!(
+            entry.term >= self.last_term(),
+            "an entry of term {} after one of term {}",
+            entry.term,
+            self.last_term()
+        );
+        self.entries.push_back(entry);
+        self.last_index()
+    }
+
+    /// Removes the entries from `from` to the end.
+    pub fn truncate_from(&mut self, from: Index) {
+        assert!(
+            from > self.base_index,
+            "truncation from {from} reaches into the base at {}",
+            self.base_index
+        );
+        let keep = (from.0 - self.base_index.0 - 1).min(self.entries.len() as u64);
+        self.entries.truncate(keep as usize);
+    }
+
+    /// Whether a log that ends with (`last_term`, `last_index`) is at least as
+    /// up-to-date as this one: terms first, then lengths (Raft §5.4.1).
+    pub fn is_at_most(&self, last_term: Term, last_index: Index) -> bool {
+        (last_term, last_index) >= (self.last_term(), self.last_index())
+    }
+
+    /// The last index at or below `index` whose term is not above `term`, with
+    /// its term: where two logs that differ at `index` may still agree. Terms
+    /// rise along a log, so a whole term is passed over at once (Raft §5.3).
+    pub fn last_not_above(&self, index: Index, term: Term) -> (Index, Term) {
+        let within = self.last_index().min(index).0.saturating_sub(self.base_index.0) as usize;
+        let below = self.entries.partition_point(|entry| entry.term <= term).min(within);
+        match below.checked_sub(1) {
+            Some(position) => {
+                (Index(self.base_index.0 + below as u64), self.entries[position].term)
+            }
+            None => (self.base_index, self.base_term),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::types::Payload;
+    use super::*;
+
+    fn log(terms: &[u64]) -> Log {
+        let mut log = Log::new();
+        for &term in terms {
+            log.append(Entry { term: Term(term), payload: Payload::Empty });
+        }
+        log
+    }
+
+    /// Pitfall 4: index and term compared separately.
+    #[test]
+    fn the_term_of_the_last_entry_comes_before_the_length() {
+        let long_and_old = log(&[1, 1, 1, 1]);
+        assert!(long_and_old.is_at_most(Term(2), Index(2)));
+        assert!(!log(&[1, 2]).is_at_most(Term(1), Index(4)));
+        assert!(log(&[1, 2]).is_at_most(Term(2), Index(2)));
+        assert!(!log(&[1, 2, 2]).is_at_most(Term(2), Index(2)));
+    }
+
+    #[test]
+    fn the_last_index_not_above_a_term_is_what_a_walk_finds() {
+        let log = log(&[1, 1, 3, 3, 3, 6, 6]);
+        for index in 0..10 {
+            for term in 0..8 {
+                let mut walk = Index(index).min(log.last_index());
+                while walk > Index(0) && log.term_at(walk).unwrap() > Term(term) {
+                    walk = walk.previous();
+                }
+                let found = log.last_not_above(Index(index), Term(term));
+                assert_eq!(found, (walk, log.term_at(walk).unwrap()), "at {index}, term {term}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_truncation_beyond_the_end_changes_nothing() {
+        let mut log = log(&[1, 2]);
+        log.truncate_from(Index(3));
+        assert_eq!(log.last_index(), Index(2));
+        log.truncate_from(Index(1));
+        assert!(log.is_empty());
+        assert_eq!(log.from(Index(1)).count(), 0);
+    }
+}

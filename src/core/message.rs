@@ -1,0 +1,240 @@
+//! What nodes say to each other, message by message. Each goes to one node.
+//!
+//! A message travels in an `Envelope` that says which cluster it is of, which
+//! life sent it and for which life it is meant. Numbers in messages (rounds,
+//! sequence numbers, reads) belong to the run of the node that drew them.
+
+use bytes::Bytes;
+
+use super::membership::Membership;
+use super::types::{ClusterId, Entry, Incarnation, Index, Life, Run, Term};
+
+/// A message with its sender and addressee, as it is after decoding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// The sender's cluster; 0 while the sender is fresh.
+    pub cluster: ClusterId,
+    /// Who sent it.
+    pub from: Life,
+    /// For whom it is meant, as the sender knows it; zeros only in a `Hello`.
+    pub to: Life,
+    /// What it says.
+    pub message: Message,
+}
+
+/// One message. The names are the paper's where it has one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Who are you, and this is who I am (`lives`).
+    Hello(Hello),
+    /// The founding record, passed on to a fresh node that it names (`lives`).
+    Found(Found),
+    /// Would you vote for me? (thesis §9.6)
+    PreVote(PreVote),
+    /// The answer to a `PreVote`; changes nothing at the one that answers.
+    PreVoteReply(PreVoteReply),
+    /// Vote for me (Raft §5.2).
+    RequestVote(RequestVote),
+    /// The answer to a `RequestVote`, sent when it is durable.
+    RequestVoteReply(RequestVoteReply),
+    /// Entries that follow on a known one (Raft §5.3).
+    AppendEntries(AppendEntries),
+    /// The answer to `AppendEntries`.
+    AppendEntriesReply(AppendEntriesReply),
+    /// The leader lives; carries no entries.
+    Heartbeat(Heartbeat),
+    /// The answer to a `Heartbeat`.
+    HeartbeatReply(HeartbeatReply),
+    /// More is committed; no answer is wanted.
+    Commit(Commit),
+    /// From which index on is a read linearizable? (thesis §6.4)
+    ReadIndex(ReadIndex),
+    /// The answer to a `ReadIndex`.
+    ReadIndexReply(ReadIndexReply),
+    /// Clients' operations on their way to the leader.
+    Propose(Propose),
+}
+
+/// Asks for and gives proof of life. A node believes a life only after it has
+/// echoed a value that the node drew for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The sender's name in the shared file.
+    pub name: String,
+    /// A fresh random value that the receiver should echo; 0: nothing is asked.
+    pub ask: u64,
+    /// The value that the receiver asked for; 0: nothing is echoed.
+    pub echo: u64,
+    /// Whether the sender's log is empty of any cluster.
+    pub fresh: bool,
+}
+
+/// The founding record: index 1, term 0 of every log of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The first members, each with its incarnation.
+    pub members: Membership,
+}
+
+/// Asks whether an election could be won, before any term is touched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreVote {
+    /// Which asking this is, for the answers to be told apart.
+    pub round: u64,
+    /// The term that the candidate would stand in.
+    pub term: Term,
+    /// The last entry of the candidate's log.
+    pub last_log_index: Index,
+    /// Its term.
+    pub last_log_term: Term,
+}
+
+/// The answer to a `PreVote`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreVoteReply {
+    /// The asking that is answered.
+    pub round: u64,
+    /// The term of the one that answers.
+    pub term: Term,
+    /// Whether it would vote for the candidate.
+    pub granted: bool,
+}
+
+/// A candidate asks for a vote (Raft Figure 2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestVote {
+    /// The candidate's term.
+    pub term: Term,
+    /// The last entry of the candidate's log.
+    pub last_log_index: Index,
+    /// Its term.
+    pub last_log_term: Term,
+}
+
+/// The answer to a `RequestVote`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestVoteReply {
+    /// The term of the one that answers.
+    pub term: Term,
+    /// Whether the vote is the candidate's.
+    pub granted: bool,
+}
+
+/// Entries that follow on `prev_log_index` (Raft Figure 2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppendEntries {
+    /// The leader's term.
+    pub term: Term,
+    /// Which of the leader's messages of this term this is; rises with each.
+    pub seq: u64,
+    /// The entry that must be there.
+    pub prev_log_index: Index,
+    /// Its term.
+    pub prev_log_term: Term,
+    /// The leader's commit index.
+    pub leader_commit: Index,
+    /// What follows; may be empty, to ask how far the logs agree.
+    pub entries: Vec<Entry>,
+}
+
+/// The answer to `AppendEntries`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppendEntriesReply {
+    /// The term of the one that answers.
+    pub term: Term,
+    /// The newest `seq` of the leader that it has seen when it answers; 0 if the
+    /// term was old.
+    pub seq: u64,
+    /// What became of it.
+    pub outcome: AppendOutcome,
+}
+
+/// What became of an `AppendEntries`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AppendOutcome {
+    /// Up to here the log is the leader's, and durable.
+    Matched {
+        /// The smaller of what is durable and what this leader has verified.
+        index: Index,
+    },
+    /// The entry before is not there. All that can still agree lies at or below
+    /// `hint_index`, whose term is `hint_term` (a whole term is skipped at once,
+    /// Raft §5.3).
+    Mismatch {
+        /// The `prev_log_index` that was refused.
+        prev_log_index: Index,
+        /// The last index at or below it whose term is not above the asked one.
+        hint_index: Index,
+        /// The term of the entry there.
+        hint_term: Term,
+    },
+    /// The term was old: the reply's term says the newer one.
+    Stale,
+}
+
+/// The leader lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// The leader's term.
+    pub term: Term,
+    /// Which of the leader's messages of this term this is; rises with each.
+    pub seq: u64,
+    /// The leader's commit index; the receiver bounds it by what is verified.
+    pub leader_commit: Index,
+    /// Microseconds since the leader was in touch with a majority.
+    pub quorum_age_us: u64,
+}
+
+/// The answer to a `Heartbeat`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeartbeatReply {
+    /// The term of the one that answers.
+    pub term: Term,
+    /// The `seq` that is answered; 0 if its term was old.
+    pub seq: u64,
+    /// The smaller of what is durable and what this leader has verified.
+    pub matched: Index,
+    /// What this leader has verified, durable or not: what lies above it, and was
+    /// sent before the heartbeat, is lost.
+    pub verified: Index,
+}
+
+/// More is committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// The leader's term.
+    pub term: Term,
+    /// The leader's commit index; the receiver bounds it by what is verified.
+    pub leader_commit: Index,
+}
+
+/// Asks the leader for an index from which a read is linearizable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadIndex {
+    /// Which asking of this run it is; each has a number of its own.
+    pub id: u64,
+}
+
+/// The answer to a `ReadIndex`, after a majority confirmed the leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadIndexReply {
+    /// The asking that is answered.
+    pub id: u64,
+    /// What must be applied before the read is served.
+    pub index: Index,
+}
+
+/// Clients' operations on their way to the leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Propose {
+    /// Whether these may have reached a leader before: then it looks whether
+    /// they are in its log already.
+    pub retry: bool,
+    /// The operations; the core does not look inside.
+    pub operations: Vec<Bytes>,
+}
+
+impl Envelope {
+    /// An addressee of whom nothing is known yet.
+    pub const ANYONE: Life = Life { incarnation: Incarnation(0), run: Run(0) };
+}

@@ -1,0 +1,457 @@
+//! The protocol, pure: inputs in, effects out.
+//!
+//! ```text
+//!   receive(envelope) ─┐                        ┌─► sends   (already allowed to leave)
+//!   propose, read ─────┤                        ├─► write   (term, vote, log)
+//!   written(number) ───┼─► Core ─► flush(now) ──┼─► reads   (ready once applied)
+//!   tick(now) ─────────┘                        └─► notes   (the story)
+//! ```
+//!
+//! The law for whoever runs it: give it everything that is ready, then `flush`,
+//! carry out what comes, and ask `deadline` when to call again. Batching follows
+//! from that: what was proposed since the last flush leaves in one append a peer.
+//!
+//! No clock, socket, file, thread, lock, global or unseeded chance is in here and
+//! no map whose order varies; time comes in with each input, completions of writes
+//! come in as inputs. The one type from outside is `bytes::Bytes`, an immutable
+//! string of bytes that is shared instead of copied.
+//!
+//! The rooms: `types` and `message` say what is spoken of; `lives` who is who and
+//! how a cluster is founded; `election` who leads; `replication` how the log
+//! travels, with `progress` of each peer, `quorum` with the commit rule, and
+//! `durability`; `read` linearizable reads; `check` what must always hold.
+//!
+//! Departures from the paper, each with its reason:
+//! - Votes and acknowledgements count by incarnation, not by name (`lives`).
+//! - Pre-vote, leader stickiness and check-quorum are always on (thesis §9.6,
+//!   §6.2, §4.2.3).
+//! - The log begins with a founding record at index 1, term 0.
+//! - A heartbeat is a message of its own and carries no entries.
+//! - A refused append says where the logs may still agree, and the leader looks
+//!   from its side, too: one round trip a term, at most.
+
+pub mod durability;
+pub mod effect;
+pub mod lives;
+pub mod log;
+pub mod membership;
+pub mod message;
+pub mod progress;
+pub mod quorum;
+pub mod rng;
+pub mod types;
+
+mod access;
+mod check;
+mod election;
+mod founding;
+mod read;
+mod replication;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+
+use ::core::net::SocketAddr;
+use bytes::Bytes;
+
+use self::durability::{Durability, Write};
+use self::effect::{Detail, Effects, Note, Outgoing, RoleName, Told};
+use self::lives::{Lives, Neighbor, Peer};
+use self::log::Log;
+use self::membership::Membership;
+use self::message::{Commit, Envelope, Message};
+use self::rng::Rng;
+use self::state::{Configurations, Role};
+use self::types::{
+    ClusterId, Entry, Incarnation, Index, Life, Payload, Run, Term, Time, WriteNumber,
+};
+
+pub use self::state::{Failure, Hard, Refused, Saved};
+
+/// What a node is given by its file, checked.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// This node.
+    pub own: Neighbor,
+    /// The other nodes.
+    pub others: Vec<Neighbor>,
+    /// Microseconds between heartbeats.
+    pub heartbeat: u64,
+    /// The least and most microseconds without a leader before an election.
+    pub election_timeout: (u64, u64),
+    /// Whether a majority may found the cluster.
+    pub founding_by_majority: bool,
+    /// How many bytes of entries an append to each of the others may carry, in
+    /// the order of `others`; an entry larger than that travels alone.
+    pub append_bytes: Vec<usize>,
+}
+
+/// One node's protocol.
+#[derive(Debug)]
+pub struct Core {
+    setup: Setup,
+    me: Life,
+    hard: Hard,
+    log: Log,
+    commit_index: Index,
+    durability: Durability,
+    configurations: Configurations,
+    role: Role,
+    lives: Lives,
+    rng: Rng,
+    /// When to stand for election unless a leader is heard.
+    election_at: Time,
+    /// When a leader was last heard, by a follower.
+    leader_heard_at: Option<Time>,
+    /// When this node last knew itself in touch with a majority.
+    quorum_at: Option<Time>,
+    waiting_note_at: Time,
+    failure: Option<Failure>,
+    detail: Detail,
+    sends: Vec<Outgoing>,
+    /// Messages that wait for a write.
+    held: VecDeque<(WriteNumber, Outgoing)>,
+    reads_ready: Vec<effect::ReadReady>,
+    truncated: Option<Index>,
+    notes: Vec<Told>,
+}
+
+impl Core {
+    /// A node with what it remembers, silent until `tick`.
+    pub fn new(setup: Setup, saved: Saved, run: Run, seed: u64, now: Time) -> Core {
+        let lives = Lives::new(setup.others.clone(), now);
+        let mut core = Core {
+            me: Life { incarnation: saved.incarnation, run },
+            hard: saved.hard,
+            durability: Durability::recovered(saved.log.last_index()),
+            configurations: Configurations::of_log(&saved.log),
+            log: saved.log,
+            commit_index: Index(0),
+            role: Role::follower(None),
+            lives,
+            rng: Rng::new(seed),
+            election_at: now,
+            leader_heard_at: None,
+            quorum_at: None,
+            waiting_note_at: now,
+            failure: None,
+            detail: Detail::Turns,
+            sends: Vec::new(),
+            held: VecDeque::new(),
+            reads_ready: Vec::new(),
+            truncated: None,
+            notes: Vec::new(),
+            setup,
+        };
+        core.reset_election_timer(now);
+        core
+    }
+
+    /// Whether this life is meant, and a life that is believed speaks, in this
+    /// node's cluster: what may be kept for later (half a message, say) is kept
+    /// for nobody else.
+    pub fn belongs(&self, cluster: ClusterId, from: Life, to: Life) -> bool {
+        let believed = self.lives.by_incarnation(from.incarnation);
+        to == self.me
+            && cluster.0 != 0
+            && self.hard.cluster.is_none_or(|own| own == cluster)
+            && believed.is_some_and(|peer| peer.believed == Some(from))
+    }
+
+    /// Takes one message. An error says why it was dropped; nothing changed then,
+    /// except that a stranger may be asked who it is.
+    pub fn receive(&mut self, envelope: Envelope, now: Time) -> Result<(), Refused> {
+        if self.failure.is_some() {
+            return Err(Refused::Failed);
+        }
+        let Envelope { cluster, from, to, message } = envelope;
+        if let Message::Hello(hello) = message {
+            return self.on_hello(cluster, from, to, hello, now);
+        }
+        if to != self.me {
+            // Somebody still speaks to an earlier run of this node.
+            if to.incarnation == self.me.incarnation {
+                self.lives.misaddressed(from, now);
+            }
+            return Err(Refused::NotForThisLife);
+        }
+        if !self.lives.heard(from, now) {
+            let member =
+                self.configurations.current().and_then(|members| members.member(from.incarnation));
+            if let Some(member) = member {
+                self.lives.claims(&member.name, from, now);
+            }
+            return Err(Refused::NotBelieved);
+        }
+        if let Message::Found(found) = message {
+            return self.on_found(cluster, found, now);
+        }
+        // A pre-vote changes nothing (pitfall 9), so it makes nobody belong to a
+        // cluster: who is fresh waits for the record, which comes before it.
+        if self.hard.cluster.is_none() && matches!(message, Message::PreVote(_)) {
+            return Err(Refused::ForeignCluster);
+        }
+        self.check_cluster(cluster)?;
+        self.tell(Detail::Messages, || Note::Message(format!("got {message:?}")));
+        let from = from.incarnation;
+        match message {
+            Message::Hello(_) | Message::Found(_) => unreachable!("handled above"),
+            Message::PreVote(m) => self.on_pre_vote(from, m, now),
+            Message::PreVoteReply(m) => self.on_pre_vote_reply(from, m, now),
+            Message::RequestVote(m) => self.on_request_vote(from, m, now),
+            Message::RequestVoteReply(m) => self.on_request_vote_reply(from, m, now),
+            Message::AppendEntries(m) => return self.on_append_entries(from, m, now),
+            Message::AppendEntriesReply(m) => return self.on_append_entries_reply(from, m, now),
+            Message::Heartbeat(m) => return self.on_heartbeat(from, m, now),
+            Message::HeartbeatReply(m) => return self.on_heartbeat_reply(from, m, now),
+            Message::Commit(Commit { term, leader_commit }) => {
+                return self.on_commit(from, term, leader_commit, now);
+            }
+            Message::ReadIndex(m) => return self.on_read_index(from, m),
+            Message::ReadIndexReply(m) => self.on_read_index_reply(from, m),
+            Message::Propose(m) => return self.on_propose(m),
+        }
+        Ok(())
+    }
+
+    /// Appends a client's operation to the log if this node leads and has room
+    /// for it; where it stands then. It leaves with the next `flush`.
+    pub fn propose(&mut self, operation: Bytes) -> Result<Index, Refused> {
+        let Role::Leader(leader) = &mut self.role else {
+            return Err(Refused::NotLeader);
+        };
+        if self.failure.is_some() || leader.is_full() {
+            return Err(Refused::Full);
+        }
+        Ok(self.append_own(Payload::Client(operation)))
+    }
+
+    /// Sends operations to the leader that this node knows. False: it knows none,
+    /// or cannot reach it, or is the leader itself.
+    pub fn forward(&mut self, propose: message::Propose) -> bool {
+        match self.leader().filter(|&leader| leader != self.me.incarnation) {
+            Some(leader) => self.send(leader, Message::Propose(propose)),
+            None => false,
+        }
+    }
+
+    /// A write is done, and all before it.
+    pub fn written(&mut self, number: WriteNumber, now: Time) {
+        self.durability.complete(number);
+        self.count_own_vote(now);
+        self.advance_commit(now);
+        while let Some((gate, _)) = self.held.front() {
+            if !self.durability.is_completed(*gate) {
+                break;
+            }
+            self.sends.extend(self.held.pop_front().map(|(_, outgoing)| outgoing));
+        }
+    }
+
+    /// Time passed: whatever was due by `now` happens.
+    pub fn tick(&mut self, now: Time) {
+        if self.failure.is_some() {
+            return;
+        }
+        self.tick_lives(now);
+        self.tick_leader(now);
+        self.tick_election(now);
+    }
+
+    /// When `tick` is wanted next, if nothing comes before.
+    pub fn deadline(&self) -> Time {
+        let mut deadline = Time(u64::MAX);
+        if self.failure.is_some() {
+            return deadline;
+        }
+        let fresh = self.hard.cluster.is_none();
+        deadline = deadline.min(self.lives.deadline(fresh).unwrap_or(deadline));
+        if fresh {
+            deadline = deadline.min(self.waiting_note_at);
+        }
+        match &self.role {
+            Role::Leader(leader) => deadline.min(leader.deadline()),
+            _ if self.is_voter() => deadline.min(self.election_at),
+            _ => deadline,
+        }
+    }
+
+    /// Lets everything out that is ready: appends, acknowledgements, one write.
+    /// `effects` is emptied first.
+    pub fn flush(&mut self, now: Time, effects: &mut Effects) {
+        if self.failure.is_none() {
+            self.flush_leader(now);
+            self.flush_follower();
+        }
+        effects.sends.clear();
+        effects.reads.clear();
+        effects.notes.clear();
+        effects.truncated = self.truncated.take();
+        effects.write = match self.failure {
+            None => self.durability.issue(self.log.last_index()),
+            Some(_) => None,
+        };
+        if self.failure.is_some() {
+            self.sends.clear();
+            self.held.clear();
+        }
+        std::mem::swap(&mut effects.sends, &mut self.sends);
+        std::mem::swap(&mut effects.reads, &mut self.reads_ready);
+        std::mem::swap(&mut effects.notes, &mut self.notes);
+        self.check();
+    }
+
+    /// Carries on what `effects` asked for: the write, as the log and the hard
+    /// state stand behind it.
+    pub fn written_part(&self, write: &Write) -> (Option<&Hard>, impl Iterator<Item = (Index, &Entry)>) {
+        let from = write.from.unwrap_or_else(|| self.log.last_index().next());
+        (write.hard.then_some(&self.hard), self.log.from(from))
+    }
+
+    /// What a restart would find if everything were durable.
+    pub fn into_saved(self) -> Saved {
+        Saved { incarnation: self.me.incarnation, hard: self.hard, log: self.log }
+    }
+
+    /// How much of the story `flush` tells.
+    pub fn set_detail(&mut self, detail: Detail) {
+        self.detail = detail;
+    }
+
+    /// This node's life.
+    pub fn me(&self) -> Life {
+        self.me
+    }
+
+    /// The current term.
+    pub fn term(&self) -> Term {
+        self.hard.term
+    }
+
+    /// Term, vote and cluster.
+    pub fn hard(&self) -> &Hard {
+        &self.hard
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The end of what is committed.
+    pub fn commit_index(&self) -> Index {
+        self.commit_index
+    }
+
+    /// The end of what a state machine may be given: committed, and durable here.
+    pub fn applicable(&self) -> Index {
+        self.commit_index.min(self.durability.durable())
+    }
+
+    /// The members, as the newest entry of the log that states them has it.
+    pub fn members(&self) -> Option<&Membership> {
+        self.configurations.current()
+    }
+
+    /// The peers of the file and what is known of them.
+    pub fn peers(&self) -> &[Peer] {
+        self.lives.peers()
+    }
+
+    /// The leader that this node knows in its term, itself included.
+    pub fn leader(&self) -> Option<Incarnation> {
+        match &self.role {
+            Role::Leader(_) => Some(self.me.incarnation),
+            Role::Follower(follower) => follower.leader,
+            Role::PreCandidate(_) | Role::Candidate(_) => None,
+        }
+    }
+
+    /// The role, by name.
+    pub fn role(&self) -> RoleName {
+        match &self.role {
+            Role::Leader(_) => RoleName::Leader,
+            Role::PreCandidate(_) => RoleName::PreCandidate,
+            Role::Candidate(_) => RoleName::Candidate,
+            Role::Follower(_) if self.hard.cluster.is_none() => RoleName::Fresh,
+            Role::Follower(_) if self.is_voter() => RoleName::Follower,
+            Role::Follower(_) => RoleName::Learner,
+        }
+    }
+
+    /// When this node last knew itself in touch with a majority.
+    pub fn quorum_at(&self, now: Time) -> Option<Time> {
+        match &self.role {
+            Role::Leader(leader) => self.members().map(|members| leader.quorum_at(members, self.me.incarnation, now)),
+            _ => self.quorum_at,
+        }
+    }
+
+    /// Why this node takes no part any more.
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+
+    /// Whether the members name this node's incarnation as a voter.
+    pub(crate) fn is_voter(&self) -> bool {
+        self.members().is_some_and(|members| members.is_voter(self.me.incarnation))
+    }
+
+    fn own_address(&self) -> SocketAddr {
+        self.setup.own.address
+    }
+
+    /// Sends to a member, as soon as term, vote and cluster are durable. False if
+    /// nobody is believed to live there.
+    fn send(&mut self, to: Incarnation, message: Message) -> bool {
+        let Some(peer) = self.lives.by_incarnation(to) else { return false };
+        let Some(life) = peer.believed else { return false };
+        let address = peer.node.address;
+        self.tell(Detail::Messages, || Note::Message(format!("to {to}: {message:?}")));
+        let cluster = self.hard.cluster.unwrap_or(ClusterId(0));
+        let envelope = Envelope { cluster, from: self.me, to: life, message };
+        self.post(Outgoing { address, envelope });
+        true
+    }
+
+    fn post(&mut self, outgoing: Outgoing) {
+        let gate = self.durability.hard_gate();
+        if self.held.is_empty() && self.durability.is_completed(gate) {
+            self.sends.push(outgoing);
+        } else {
+            self.held.push_back((gate, outgoing));
+        }
+    }
+
+    /// A name for people.
+    fn name_of(&self, incarnation: Incarnation) -> String {
+        if incarnation == self.me.incarnation {
+            return self.setup.own.name.clone();
+        }
+        let peer = self.lives.by_incarnation(incarnation).map(|peer| &peer.node.name);
+        let member = self.members().and_then(|members| members.member(incarnation));
+        peer.or(member.map(|member| &member.name))
+            .cloned()
+            .unwrap_or_else(|| incarnation.to_string())
+    }
+
+    fn tell(&mut self, detail: Detail, note: impl FnOnce() -> Note) {
+        if self.detail >= detail {
+            let told = Told { term: self.hard.term, role: self.role(), note: note() };
+            self.notes.push(told);
+        }
+    }
+
+    fn step(&mut self, text: impl FnOnce() -> String) {
+        self.tell(Detail::Steps, || Note::Step(text()));
+    }
+
+    /// Safety is broken, by a peer that is authenticated: this node stops rather
+    /// than take part in it.
+    fn fail(&mut self, failure: Failure) {
+        self.tell(Detail::Turns, || Note::Warning(failure.to_string()));
+        self.failure.get_or_insert(failure);
+    }
+}

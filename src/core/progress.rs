@@ -1,0 +1,387 @@
+//! What the leader knows of one peer's log, and how much it dares to send.
+//!
+//! ```text
+//!            a reply that matches
+//!   Probe ─────────────────────────► Replicate
+//!     ▲                                  │
+//!     └──────────────────────────────────┘
+//!       a mismatch, a loss, a new run
+//! ```
+//!
+//! *Probe*: one append under way, to find where the logs agree. *Replicate*:
+//! appends are sent one after the other without waiting, within a window. A lost
+//! datagram shows in three ways: the next append does not fit (mismatch), a later
+//! heartbeat finds less than was sent, or nothing comes back for several round
+//! trips. Each leads back to probing from what is known to match, with the window
+//! halved. After two unanswered probes in a row nothing more is sent until the
+//! peer is heard again, so that a dead peer costs heartbeats and nothing else.
+
+use std::collections::VecDeque;
+
+use super::types::{Index, Time};
+
+/// The window at the start of a leadership, in bytes.
+const WINDOW_START: usize = 256 * 1024;
+/// The window's bounds, in bytes: one full datagram, and what a socket's buffer
+/// of 4 MiB may hold without overflowing.
+const WINDOW_LEAST: usize = 64 * 1024;
+const WINDOW_MOST: usize = 1024 * 1024;
+/// At most so many appends are under way to one peer.
+const APPENDS_MOST: usize = 1024;
+/// A reply is awaited at least and at most so long, in microseconds.
+const PATIENCE_LEAST: u64 = 10_000;
+const PATIENCE_MOST: u64 = 400_000;
+/// After so many unanswered probes in a row only a sign of life sends another.
+const PROBES_UNANSWERED: u32 = 2;
+
+/// One append under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sent {
+    seq: u64,
+    last: Index,
+    bytes: usize,
+    at: Time,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Probe { under_way: Option<Sent> },
+    Replicate { under_way: VecDeque<Sent>, bytes: usize },
+}
+
+/// One peer, as its leader sees it.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    match_index: Index,
+    next_index: Index,
+    state: State,
+    window: usize,
+    /// Unanswered probes in a row.
+    unanswered: u32,
+    /// Smoothed round trip and its mean deviation (RFC 6298), in microseconds.
+    round_trip: Option<(u64, u64)>,
+    /// The newest of the leader's messages that the peer has answered.
+    pub acked_seq: u64,
+    /// When the newest round that the peer has answered began.
+    pub contact_at: Time,
+    /// The commit index that was last sent.
+    pub commit_sent: Index,
+}
+
+impl Progress {
+    /// A peer of which nothing is known but that it should continue a log that
+    /// ends at `last_index`.
+    pub fn new(last_index: Index, now: Time) -> Progress {
+        Progress {
+            match_index: Index(0),
+            next_index: last_index.next(),
+            state: State::Probe { under_way: None },
+            window: WINDOW_START,
+            unanswered: 0,
+            round_trip: None,
+            acked_seq: 0,
+            contact_at: now,
+            commit_sent: Index(0),
+        }
+    }
+
+    /// Up to here the peer's log is the leader's, durably.
+    pub fn match_index(&self) -> Index {
+        self.match_index
+    }
+
+    /// The next entry to send.
+    pub fn next_index(&self) -> Index {
+        self.next_index
+    }
+
+    /// Whether an append may leave now; `pending` says whether there are entries
+    /// from `next_index` on.
+    pub fn may_send(&self, pending: bool) -> bool {
+        match &self.state {
+            State::Probe { under_way } => {
+                under_way.is_none() && self.unanswered < PROBES_UNANSWERED
+            }
+            State::Replicate { under_way, bytes } => {
+                pending
+                    && under_way.len() < APPENDS_MOST
+                    && (*bytes < self.window || under_way.is_empty())
+            }
+        }
+    }
+
+    /// An append with `seq` left, ending at `last`.
+    pub fn on_sent(&mut self, seq: u64, last: Index, size_bytes: usize, now: Time) {
+        let sent = Sent { seq, last, bytes: size_bytes, at: now };
+        match &mut self.state {
+            State::Probe { under_way } => *under_way = Some(sent),
+            State::Replicate { under_way, bytes } => {
+                under_way.push_back(sent);
+                *bytes += size_bytes;
+                self.next_index = last.next();
+            }
+        }
+    }
+
+    /// The peer answered the leader's message `seq`.
+    pub fn on_answer(&mut self, seq: u64, began_at: Option<Time>) {
+        self.acked_seq = self.acked_seq.max(seq);
+        if let Some(at) = began_at {
+            self.contact_at = self.contact_at.max(at);
+        }
+    }
+
+    /// The peer's log matches up to `index`, it says in answer to `seq`.
+    pub fn on_matched(&mut self, seq: u64, index: Index, now: Time) {
+        self.match_index = self.match_index.max(index);
+        self.next_index = self.next_index.max(self.match_index.next());
+        let mut measured = None;
+        match &mut self.state {
+            State::Probe { under_way } => {
+                // A late answer to something older raises what matches and leaves
+                // the probe its turn.
+                let Some(sent) = *under_way else { return };
+                if seq < sent.seq && self.match_index < sent.last {
+                    return;
+                }
+                if seq == sent.seq {
+                    measured = Some(now.since(sent.at));
+                }
+                self.become_replicate();
+            }
+            State::Replicate { under_way, bytes } => {
+                let mut freed = 0;
+                while let Some(sent) = under_way.front() {
+                    if sent.last > self.match_index {
+                        break;
+                    }
+                    freed += sent.bytes;
+                    if sent.seq == seq {
+                        measured = Some(now.since(sent.at));
+                    }
+                    under_way.pop_front();
+                }
+                *bytes -= freed;
+                self.window = (self.window + freed / 4).min(WINDOW_MOST);
+            }
+        }
+        self.unanswered = 0;
+        if let Some(sample) = measured {
+            self.on_round_trip(sample);
+        }
+        self.check();
+    }
+
+    /// The append `seq` did not fit on the peer's log; the logs can agree at most
+    /// up to `agree`. Says whether this was news: an answer to what is no longer
+    /// under way, or below what matches, changes nothing.
+    pub fn on_mismatch(&mut self, seq: u64, refused: Index, agree: Index) -> bool {
+        let expected = match &self.state {
+            State::Probe { under_way } => under_way.is_some_and(|sent| sent.seq == seq),
+            State::Replicate { under_way, .. } => under_way.iter().any(|sent| sent.seq == seq),
+        };
+        if !expected || refused <= self.match_index {
+            return false;
+        }
+        if matches!(self.state, State::Replicate { .. }) {
+            self.halve_window();
+        }
+        self.unanswered = 0;
+        self.become_probe(agree.next());
+        true
+    }
+
+    /// The peer answered heartbeat `seq`: of the leader's log it has verified
+    /// what lies at or below `verified`. What was sent before and lies above is
+    /// lost. Says whether something was.
+    pub fn on_heartbeat_answer(&mut self, seq: u64, verified: Index) -> bool {
+        match &self.state {
+            State::Probe { under_way } => {
+                if under_way.is_none_or(|sent| sent.seq < seq && sent.last > verified) {
+                    self.unanswered = 0;
+                    self.state = State::Probe { under_way: None };
+                }
+                false
+            }
+            State::Replicate { under_way, .. } => {
+                let lost =
+                    under_way.front().is_some_and(|sent| sent.seq < seq && sent.last > verified);
+                if lost {
+                    self.halve_window();
+                    self.become_probe(verified.next());
+                }
+                lost
+            }
+        }
+    }
+
+    /// When to give up waiting for what is under way; `None` if nothing is.
+    pub fn deadline(&self) -> Option<Time> {
+        let oldest = match &self.state {
+            State::Probe { under_way } => under_way.as_ref(),
+            State::Replicate { under_way, .. } => under_way.front(),
+        }?;
+        Some(oldest.at.plus(self.patience()))
+    }
+
+    /// Time passed; says whether something under way was given up.
+    pub fn on_tick(&mut self, now: Time) -> bool {
+        if self.deadline().is_none_or(|deadline| now < deadline) {
+            return false;
+        }
+        if matches!(self.state, State::Replicate { .. }) {
+            self.halve_window();
+        }
+        self.unanswered += 1;
+        self.become_probe(self.match_index.next());
+        true
+    }
+
+    /// The peer started anew: what was under way will not be answered.
+    pub fn on_new_run(&mut self) {
+        self.unanswered = 0;
+        self.become_probe(self.match_index.next());
+    }
+
+    /// How long an answer is awaited, in microseconds.
+    fn patience(&self) -> u64 {
+        let patience = match self.round_trip {
+            Some((smoothed, deviation)) => 2 * smoothed + 4 * deviation,
+            None => 3 * PATIENCE_LEAST,
+        };
+        (patience << self.unanswered.min(4)).clamp(PATIENCE_LEAST, PATIENCE_MOST)
+    }
+
+    fn on_round_trip(&mut self, sample: u64) {
+        self.round_trip = Some(match self.round_trip {
+            None => (sample, sample / 2),
+            Some((smoothed, deviation)) => (
+                (smoothed * 7 + sample) / 8,
+                (deviation * 3 + smoothed.abs_diff(sample)) / 4,
+            ),
+        });
+    }
+
+    fn halve_window(&mut self) {
+        self.window = (self.window / 2).max(WINDOW_LEAST);
+    }
+
+    fn become_probe(&mut self, next_index: Index) {
+        self.state = State::Probe { under_way: None };
+        self.next_index = next_index.max(self.match_index.next());
+        self.check();
+    }
+
+    fn become_replicate(&mut self) {
+        self.state = State::Replicate { under_way: VecDeque::new(), bytes: 0 };
+        self.next_index = self.match_index.next();
+        self.check();
+    }
+
+    /// Pitfall 28: what is sent next lies above what matches, always.
+    fn check(&self) {
+        assert!(
+            self.next_index > self.match_index,
+            "next_index {} at or below match_index {}",
+            self.next_index,
+            self.match_index
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replicating() -> Progress {
+        let mut progress = Progress::new(Index(0), Time(0));
+        progress.on_sent(1, Index(0), 50, Time(0));
+        progress.on_matched(1, Index(0), Time(1_000));
+        progress
+    }
+
+    /// Pitfall 21: late, repeated and reordered replies never move match_index
+    /// back, and next_index stays above it (pitfall 28). Every order of five
+    /// replies, each given twice.
+    #[test]
+    fn replies_in_any_order_and_twice_end_at_the_same_place() {
+        fn orders(rest: Vec<u64>) -> Vec<Vec<u64>> {
+            if rest.is_empty() {
+                return vec![vec![]];
+            }
+            let mut all = vec![];
+            for (place, &first) in rest.iter().enumerate() {
+                let mut others = rest.clone();
+                others.remove(place);
+                for mut order in orders(others) {
+                    order.insert(0, first);
+                    all.push(order);
+                }
+            }
+            all
+        }
+        for order in orders(vec![2, 3, 4, 5, 6]) {
+            let mut progress = replicating();
+            for seq in 2..=6 {
+                progress.on_sent(seq, Index(seq), 100, Time(2_000));
+            }
+            let mut highest = Index(0);
+            for seq in order.iter().chain(order.iter().rev()) {
+                progress.on_matched(*seq, Index(*seq), Time(3_000));
+                highest = highest.max(Index(*seq));
+                assert_eq!(progress.match_index(), highest);
+            }
+            assert_eq!(progress.next_index(), Index(7));
+            assert_eq!(progress.deadline(), None, "nothing is left under way");
+        }
+    }
+
+    /// Pitfall 22: a stale rejection winds progress back after a later success.
+    #[test]
+    fn a_rejection_of_what_is_no_longer_under_way_changes_nothing() {
+        let mut progress = replicating();
+        progress.on_sent(2, Index(5), 100, Time(0));
+        progress.on_sent(3, Index(9), 100, Time(0));
+        progress.on_matched(3, Index(9), Time(1_000));
+        assert!(!progress.on_mismatch(2, Index(0), Index(0)));
+        assert!(!progress.on_mismatch(7, Index(20), Index(3)), "never sent");
+        assert_eq!((progress.match_index(), progress.next_index()), (Index(9), Index(10)));
+    }
+
+    #[test]
+    fn the_window_bounds_what_is_under_way() {
+        let mut progress = replicating();
+        let mut sent = 0;
+        while progress.may_send(true) {
+            sent += 1;
+            progress.on_sent(1 + sent, Index(sent), 60_000, Time(0));
+        }
+        assert!(sent as usize * 60_000 <= WINDOW_START + 60_000, "{sent} datagrams");
+        assert!(!progress.may_send(false));
+        progress.on_matched(2, Index(1), Time(500));
+        assert!(progress.may_send(true), "an answer makes room");
+    }
+
+    #[test]
+    fn a_dead_peer_is_probed_twice_and_then_only_when_it_is_heard() {
+        let mut progress = replicating();
+        progress.on_sent(2, Index(1), 100, Time(0));
+        assert!(progress.on_tick(Time(1_000_000)));
+        assert!(progress.may_send(true));
+        progress.on_sent(3, Index(1), 100, Time(1_000_000));
+        assert!(progress.on_tick(Time(2_000_000)));
+        assert!(!progress.may_send(true), "nobody answers");
+        assert_eq!(progress.deadline(), None);
+        progress.on_heartbeat_answer(9, Index(0));
+        assert!(progress.may_send(true), "it lives");
+    }
+
+    #[test]
+    fn a_heartbeat_shows_what_was_lost_before_it() {
+        let mut progress = replicating();
+        progress.on_sent(2, Index(4), 100, Time(0));
+        assert!(!progress.on_heartbeat_answer(3, Index(4)), "it is there, if not yet durable");
+        assert!(progress.on_heartbeat_answer(4, Index(2)));
+        assert_eq!(progress.next_index(), Index(3));
+    }
+}

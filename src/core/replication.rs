@@ -1,0 +1,508 @@
+//! How the log travels (Raft §5.3), and how it becomes committed.
+//!
+//! ```text
+//!   leader                                 follower
+//!   append to own log
+//!   AppendEntries ───────────────────►     check prev, cut conflicts, append
+//!   write own log (in parallel)            write
+//!   ◄──────────────────────── Matched      durable and verified up to here
+//!   majority durable: commit
+//!   Commit (or the next append) ─────►     commit what is verified
+//! ```
+//!
+//! A follower keeps `verified`: up to where its log was found equal to this
+//! leader's. Nothing above it is ever acknowledged or committed, whatever the log
+//! holds there and whatever commit index the leader states (pitfalls 19, 20).
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use super::effect::{Detail, Note};
+use super::message::{
+    AppendEntries, AppendEntriesReply, AppendOutcome, Commit, Heartbeat, HeartbeatReply, Message,
+    Propose,
+};
+use super::quorum;
+use super::state::{Failure, Leader, Refused, Role};
+use super::types::{Entry, Incarnation, Index, Payload, Term, Time};
+use super::Core;
+
+/// At most so many entries travel in one append, however small they are.
+const ENTRIES_MOST: usize = 4096;
+
+impl Core {
+    /// Appends to the log; the one door for entries.
+    pub(super) fn append_to_log(&mut self, entry: Entry) -> Index {
+        let index = self.log.last_index().next();
+        if let Payload::Members(members) = &entry.payload {
+            self.configurations.push(index, members);
+            self.tell(Detail::Turns, || Note::Members(index));
+        }
+        self.log.append(entry);
+        self.durability.appended(index);
+        index
+    }
+
+    /// The leader appends in its own term.
+    pub(super) fn append_own(&mut self, payload: Payload) -> Index {
+        let entry = Entry { term: self.hard.term, payload };
+        if let Role::Leader(leader) = &mut self.role {
+            leader.uncommitted_bytes += entry.size_bytes();
+        }
+        self.append_to_log(entry)
+    }
+
+    /// Cuts the log from `from` on, and all that rests on it.
+    fn truncate(&mut self, from: Index) {
+        assert!(from > self.commit_index, "{from} is committed (up to {})", self.commit_index);
+        self.step(|| format!("removes its entries from {from} on"));
+        self.log.truncate_from(from);
+        self.truncated = Some(self.truncated.map_or(from, |lowest| lowest.min(from)));
+        self.durability.truncated(from);
+        if self.configurations.truncate_from(from) {
+            let index = self.configurations.current_index();
+            self.tell(Detail::Turns, || Note::Members(index));
+        }
+    }
+
+    /// Heartbeats, patience with those that do not answer, check-quorum.
+    pub(super) fn tick_leader(&mut self, now: Time) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        for progress in leader.progress.values_mut() {
+            progress.on_tick(now);
+        }
+        if now < leader.heartbeat_at {
+            return;
+        }
+        leader.heartbeat_at = now.plus(self.setup.heartbeat);
+        self.send_heartbeats(now);
+        self.check_quorum(now);
+        if matches!(self.role, Role::Leader(_)) {
+            self.admit(now);
+        }
+    }
+
+    /// One round of heartbeats; the number that answers of it bear at least.
+    pub(super) fn send_heartbeats(&mut self, now: Time) -> u64 {
+        let commit = self.commit_index;
+        let term = self.hard.term;
+        let quorum_age_us = self.quorum_at(now).map_or(0, |at| now.since(at));
+        let Role::Leader(leader) = &mut self.role else { return 0 };
+        leader.begin_round(now);
+        let seq = leader.next_seq();
+        let mut last = None;
+        while let Some(member) = self.member_after(last) {
+            let heartbeat = Heartbeat { term, seq, leader_commit: commit, quorum_age_us };
+            self.send(member, Message::Heartbeat(heartbeat));
+            last = Some(member);
+        }
+        seq
+    }
+
+    /// Sends what each member may get now: entries, or the news of a commit.
+    pub(super) fn flush_leader(&mut self, now: Time) {
+        self.flush_reads(now);
+        let mut last = None;
+        while let Some(member) = self.member_after(last) {
+            while self.send_append(member, now) {}
+            self.send_commit(member);
+            last = Some(member);
+        }
+    }
+
+    /// The members of whom this leader keeps progress, one after the other.
+    fn member_after(&self, last: Option<Incarnation>) -> Option<Incarnation> {
+        let Role::Leader(leader) = &self.role else { return None };
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        leader.progress.range((from, Bound::Unbounded)).next().map(|(member, _)| *member)
+    }
+
+    /// Sends one append if the member's window allows it. Says whether it did.
+    fn send_append(&mut self, member: Incarnation, now: Time) -> bool {
+        let last_index = self.log.last_index();
+        let limit = self.append_limit(member);
+        let Role::Leader(leader) = &mut self.role else { return false };
+        let Some(progress) = leader.progress.get(&member) else { return false };
+        let next_index = progress.next_index();
+        if !progress.may_send(next_index <= last_index) {
+            return false;
+        }
+        let reachable = self.lives.by_incarnation(member).is_some();
+        let prev_log_index = next_index.previous();
+        let Some(prev_log_term) = self.log.term_at(prev_log_index).filter(|_| reachable) else {
+            return false;
+        };
+        let mut size = 0;
+        let entries: Vec<Entry> = self
+            .log
+            .from(next_index)
+            .take(ENTRIES_MOST)
+            .map(|(_, entry)| entry)
+            .take_while(|entry| {
+                size += entry.size_bytes();
+                size <= limit || size == entry.size_bytes()
+            })
+            .cloned()
+            .collect();
+        let size: usize = entries.iter().map(Entry::size_bytes).sum();
+        let last = Index(prev_log_index.0 + entries.len() as u64);
+        let seq = leader.next_seq();
+        let Some(progress) = leader.progress.get_mut(&member) else { return false };
+        progress.on_sent(seq, last, size, now);
+        progress.commit_sent = progress.commit_sent.max(self.commit_index);
+        let append = AppendEntries {
+            term: self.hard.term,
+            seq,
+            prev_log_index,
+            prev_log_term,
+            leader_commit: self.commit_index,
+            entries,
+        };
+        self.note_append(member, &append);
+        self.send(member, Message::AppendEntries(append))
+    }
+
+    fn note_append(&mut self, member: Incarnation, append: &AppendEntries) {
+        if self.detail >= Detail::Steps {
+            let name = self.name_of(member);
+            let (from, count) = (append.prev_log_index.next(), append.entries.len());
+            self.step(|| match count {
+                0 => format!("asks {name} whether its log reaches {}", from.previous()),
+                _ => format!("appends {from} to {} at {name}", from.0 + count as u64 - 1),
+            });
+        }
+    }
+
+    pub(super) fn append_limit(&self, member: Incarnation) -> usize {
+        let name = self.lives.by_incarnation(member).map(|peer| &peer.node.name);
+        let place = self.setup.others.iter().position(|other| Some(&other.name) == name);
+        place.and_then(|place| self.setup.append_bytes.get(place)).copied().unwrap_or(1_000)
+    }
+
+    /// A commit that no append took along is told by itself: followers learn of
+    /// it one trip after the leader.
+    fn send_commit(&mut self, member: Incarnation) {
+        let (term, leader_commit) = (self.hard.term, self.commit_index);
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(progress) = leader.progress.get_mut(&member) else { return };
+        if progress.commit_sent < leader_commit
+            && progress.match_index() > progress.commit_sent
+        {
+            progress.commit_sent = leader_commit;
+            self.send(member, Message::Commit(Commit { term, leader_commit }));
+        }
+    }
+
+    pub(super) fn on_append_entries(
+        &mut self,
+        from: Incarnation,
+        m: AppendEntries,
+        now: Time,
+    ) -> Result<(), Refused> {
+        check_append(&m)?;
+        if !self.hear_leader(from, m.term, now)? {
+            // The number is one of an old term: in the reply's term, which may be
+            // the sender's own by now, it would answer what was never received
+            // (pitfall 23).
+            let reply = AppendEntriesReply {
+                term: self.hard.term,
+                seq: 0,
+                outcome: AppendOutcome::Stale,
+            };
+            self.send(from, Message::AppendEntriesReply(reply));
+            return Ok(());
+        }
+        let agrees = self.log.term_at(m.prev_log_index) == Some(m.prev_log_term);
+        if !agrees {
+            return self.refuse_append(from, &m);
+        }
+        let last = Index(m.prev_log_index.0 + m.entries.len() as u64);
+        self.take_entries(from, m.prev_log_index, m.entries)?;
+        let Role::Follower(follower) = &mut self.role else { return Ok(()) };
+        follower.verified = follower.verified.max(last);
+        follower.seq = follower.seq.max(m.seq);
+        follower.acknowledge = true;
+        self.follow_commit(m.leader_commit);
+        Ok(())
+    }
+
+    /// The entry before is not here: says up to where the logs may still agree.
+    fn refuse_append(&mut self, from: Incarnation, m: &AppendEntries) -> Result<(), Refused> {
+        if m.prev_log_index <= self.commit_index {
+            let leader = self.name_of(from);
+            self.fail(Failure::CommittedContradicted { leader, index: m.prev_log_index });
+            return Err(Refused::Failed);
+        }
+        let (hint_index, hint_term) =
+            self.log.last_not_above(m.prev_log_index.previous(), m.prev_log_term);
+        let name = self.name_of(from);
+        self.step(|| {
+            format!(
+                "lacks {} of term {} that {name} continues; may agree up to {hint_index}",
+                m.prev_log_index, m.prev_log_term
+            )
+        });
+        let outcome =
+            AppendOutcome::Mismatch { prev_log_index: m.prev_log_index, hint_index, hint_term };
+        let reply = AppendEntriesReply { term: self.hard.term, seq: m.seq, outcome };
+        self.send(from, Message::AppendEntriesReply(reply));
+        Ok(())
+    }
+
+    /// Appends what is new. Entries that are here already stay, and what follows
+    /// them stays, too: only a conflict cuts the log (pitfall 17).
+    fn take_entries(
+        &mut self,
+        from: Incarnation,
+        prev_log_index: Index,
+        entries: Vec<Entry>,
+    ) -> Result<(), Refused> {
+        let mut index = prev_log_index;
+        let mut first_new = None;
+        for entry in entries {
+            index = index.next();
+            match self.log.term_at(index) {
+                Some(term) if term == entry.term => continue,
+                Some(_) if index <= self.commit_index => {
+                    let leader = self.name_of(from);
+                    self.fail(Failure::CommittedContradicted { leader, index });
+                    return Err(Refused::Failed);
+                }
+                Some(_) => self.truncate(index),
+                None => {}
+            }
+            first_new.get_or_insert(index);
+            self.append_to_log(entry);
+        }
+        if let Some(first) = first_new {
+            self.step(|| format!("takes {first} to {index}"));
+        }
+        Ok(())
+    }
+
+    /// Commits what the leader has and this node has verified.
+    fn follow_commit(&mut self, leader_commit: Index) {
+        let Role::Follower(follower) = &self.role else { return };
+        let reached = leader_commit.min(follower.verified);
+        self.commit_to(reached);
+    }
+
+    fn commit_to(&mut self, index: Index) {
+        if index <= self.commit_index {
+            return;
+        }
+        assert!(index <= self.log.last_index(), "{index} beyond {}", self.log.last_index());
+        self.commit_index = index;
+        self.configurations.committed(index);
+        self.step(|| format!("commits up to {index}"));
+    }
+
+    /// Acknowledges what is durable and verified. While a write is under way
+    /// nothing is said that was said before: its completion brings the news.
+    pub(super) fn flush_follower(&mut self) {
+        let durable = self.durability.durable();
+        let Role::Follower(follower) = &mut self.role else { return };
+        let Some(leader) = follower.leader.filter(|_| follower.acknowledge) else { return };
+        let index = follower.verified.min(durable);
+        if index < follower.verified && index <= follower.acknowledged {
+            return;
+        }
+        follower.acknowledge = index < follower.verified;
+        follower.acknowledged = index;
+        let seq = follower.seq;
+        let outcome = AppendOutcome::Matched { index };
+        let reply = AppendEntriesReply { term: self.hard.term, seq, outcome };
+        self.send(leader, Message::AppendEntriesReply(reply));
+    }
+
+    pub(super) fn on_heartbeat(
+        &mut self,
+        from: Incarnation,
+        m: Heartbeat,
+        now: Time,
+    ) -> Result<(), Refused> {
+        let mut seq = 0;
+        let mut verified = Index(0);
+        if self.hear_leader(from, m.term, now)? {
+            self.quorum_at = Some(Time(now.0.saturating_sub(m.quorum_age_us)));
+            self.follow_commit(m.leader_commit);
+            if let Role::Follower(follower) = &self.role {
+                (seq, verified) = (m.seq, follower.verified);
+            }
+        }
+        let matched = verified.min(self.durability.durable());
+        let reply = HeartbeatReply { term: self.hard.term, seq, matched, verified };
+        self.send(from, Message::HeartbeatReply(reply));
+        Ok(())
+    }
+
+    pub(super) fn on_commit(
+        &mut self,
+        from: Incarnation,
+        term: Term,
+        leader_commit: Index,
+        now: Time,
+    ) -> Result<(), Refused> {
+        if self.hear_leader(from, term, now)? {
+            self.follow_commit(leader_commit);
+        }
+        Ok(())
+    }
+
+    /// The leader's side of an answer: its progress of that member, if the answer
+    /// is of this term and to something that was sent.
+    fn answered(
+        &mut self,
+        from: Incarnation,
+        term: Term,
+        seq: u64,
+        now: Time,
+    ) -> Result<Option<&mut Leader>, Refused> {
+        if self.learn_term(from, term, now) {
+            return Ok(None);
+        }
+        let current = term == self.hard.term;
+        let Role::Leader(leader) = &mut self.role else { return Ok(None) };
+        if !current {
+            return Ok(None);
+        }
+        if seq > leader.seq {
+            return Err(Refused::Malformed);
+        }
+        let began_at = leader.began_at(seq);
+        match leader.progress.get_mut(&from) {
+            Some(progress) => progress.on_answer(seq, began_at),
+            None => return Ok(None),
+        }
+        Ok(Some(leader))
+    }
+
+    pub(super) fn on_append_entries_reply(
+        &mut self,
+        from: Incarnation,
+        m: AppendEntriesReply,
+        now: Time,
+    ) -> Result<(), Refused> {
+        let last_index = self.log.last_index();
+        // What the follower cannot have, the leader need not offer, and the other
+        // way round: a term is skipped at each step (Raft §5.3).
+        let agree = match m.outcome {
+            AppendOutcome::Mismatch { prev_log_index, hint_index, hint_term } => {
+                let below = hint_index.min(prev_log_index.previous());
+                self.log.last_not_above(below, hint_term).0
+            }
+            AppendOutcome::Matched { .. } | AppendOutcome::Stale => Index(0),
+        };
+        let Some(leader) = self.answered(from, m.term, m.seq, now)? else { return Ok(()) };
+        let Some(progress) = leader.progress.get_mut(&from) else { return Ok(()) };
+        match m.outcome {
+            AppendOutcome::Matched { index } if index > last_index => {
+                return Err(Refused::Malformed);
+            }
+            AppendOutcome::Matched { index } => progress.on_matched(m.seq, index, now),
+            AppendOutcome::Mismatch { prev_log_index, .. } => {
+                progress.on_mismatch(m.seq, prev_log_index, agree);
+            }
+            AppendOutcome::Stale => {}
+        }
+        self.advance_commit(now);
+        self.confirm_reads();
+        Ok(())
+    }
+
+    pub(super) fn on_heartbeat_reply(
+        &mut self,
+        from: Incarnation,
+        m: HeartbeatReply,
+        now: Time,
+    ) -> Result<(), Refused> {
+        let last_index = self.log.last_index();
+        let Some(leader) = self.answered(from, m.term, m.seq, now)? else { return Ok(()) };
+        if m.matched > m.verified || m.verified > last_index {
+            return Err(Refused::Malformed);
+        }
+        let Some(progress) = leader.progress.get_mut(&from) else { return Ok(()) };
+        if m.matched > progress.match_index() {
+            progress.on_matched(m.seq, m.matched, now);
+        }
+        progress.on_heartbeat_answer(m.seq, m.verified);
+        self.advance_commit(now);
+        self.confirm_reads();
+        Ok(())
+    }
+
+    /// Applies the commit rule. The leader counts itself with what is durable
+    /// here, as any other (pitfalls 25, 30).
+    pub(super) fn advance_commit(&mut self, now: Time) {
+        let me = self.me.incarnation;
+        let durable = self.durability.durable();
+        let Role::Leader(leader) = &self.role else { return };
+        let Some(members) = self.configurations.current() else { return };
+        let match_index = |voter: Incarnation| match leader.progress.get(&voter) {
+            _ if voter == me => durable,
+            Some(progress) => progress.match_index(),
+            None => Index(0),
+        };
+        let reached = quorum::commit_index(
+            members,
+            match_index,
+            |index| self.log.term_at(index),
+            self.hard.term,
+            self.commit_index,
+        );
+        if reached == self.commit_index {
+            return;
+        }
+        let newly = reached.0 - self.commit_index.0;
+        let bytes: usize = self
+            .log
+            .from(self.commit_index.next())
+            .take(newly as usize)
+            .filter(|(_, entry)| entry.term == self.hard.term)
+            .map(|(_, entry)| entry.size_bytes())
+            .sum();
+        self.commit_to(reached);
+        if let Role::Leader(leader) = &mut self.role {
+            leader.uncommitted_bytes = leader.uncommitted_bytes.saturating_sub(bytes);
+        }
+        self.admit(now);
+    }
+
+    /// Clients' operations of another node came. A retry that is in the log and
+    /// not yet committed is left alone; the state machine's sessions refuse the
+    /// rest of the repeats.
+    pub(super) fn on_propose(&mut self, m: Propose) -> Result<(), Refused> {
+        let Role::Leader(leader) = &self.role else { return Err(Refused::NotLeader) };
+        if leader.is_full() {
+            return Err(Refused::Full);
+        }
+        let mut operations = m.operations;
+        if m.retry {
+            let held: std::collections::BTreeSet<Bytes> = self
+                .log
+                .from(self.commit_index.next())
+                .filter_map(|(_, entry)| match &entry.payload {
+                    Payload::Client(operation) => Some(operation.clone()),
+                    _ => None,
+                })
+                .collect();
+            operations.retain(|operation| !held.contains(operation));
+        }
+        for operation in operations {
+            self.append_own(Payload::Client(operation));
+        }
+        Ok(())
+    }
+}
+
+/// A leader's entries never fall in term, none is of a term above its own, and
+/// indexes do not run out.
+fn check_append(m: &AppendEntries) -> Result<(), Refused> {
+    let rising = m.entries.windows(2).all(|pair| pair[0].term <= pair[1].term);
+    let first = m.entries.first().is_none_or(|entry| entry.term >= m.prev_log_term);
+    let last = m.entries.last().map_or(m.prev_log_term, |entry| entry.term) <= m.term;
+    let room = m.prev_log_index.0.checked_add(m.entries.len() as u64).is_some();
+    let start = m.prev_log_index != Index(0) || m.prev_log_term == Term(0);
+    if rising && first && last && room && start { Ok(()) } else { Err(Refused::Malformed) }
+}

@@ -1,0 +1,276 @@
+//! The state of a node: what is saved, and what each role holds and nothing else.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+
+use super::log::Log;
+use super::membership::Membership;
+use super::progress::Progress;
+use super::quorum;
+use super::read::ReadRounds;
+use super::types::{ClusterId, Incarnation, Index, Payload, Term, Time, WriteNumber};
+
+/// What must be durable before anything is said that rests on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hard {
+    /// The cluster that this log belongs to; `None` while the node is fresh.
+    pub cluster: Option<ClusterId>,
+    /// The current term.
+    pub term: Term,
+    /// Who has this node's vote in the current term.
+    pub voted_for: Option<Incarnation>,
+}
+
+/// What a node comes back with.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    /// The name of the log.
+    pub incarnation: Incarnation,
+    /// Term, vote and cluster.
+    pub hard: Hard,
+    /// The log.
+    pub log: Log,
+}
+
+impl Saved {
+    /// A log that holds nothing yet.
+    pub fn empty(incarnation: Incarnation) -> Saved {
+        Saved { incarnation, hard: Hard::default(), log: Log::new() }
+    }
+}
+
+/// Why an input was not taken. Nothing changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refused {
+    /// Addressed to another life than this one.
+    NotForThisLife,
+    /// From a life that has not echoed.
+    NotBelieved,
+    /// From a name that the file does not have, or a life that is superseded.
+    Stranger,
+    /// Of another cluster.
+    ForeignCluster,
+    /// Contradicts itself.
+    Malformed,
+    /// This node does not lead.
+    NotLeader,
+    /// There is no room for it.
+    Full,
+    /// This node takes no part any more.
+    Failed,
+}
+
+/// Proof that safety is broken; this node stops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Two leaders in one term (Raft §5.2).
+    TwoLeaders {
+        /// The term.
+        term: Term,
+        /// The one known before.
+        one: String,
+        /// The other.
+        other: String,
+    },
+    /// The last term is over: somebody lied about terms.
+    TermsExhausted,
+    /// A leader contradicts what is committed here (Raft §5.4).
+    CommittedContradicted {
+        /// The leader.
+        leader: String,
+        /// Where.
+        index: Index,
+    },
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::TwoLeaders { term, one, other } => {
+                write!(f, "both {one} and {other} lead in term {term}: safety is broken")
+            }
+            Failure::TermsExhausted => write!(f, "there is no term after the last one"),
+            Failure::CommittedContradicted { leader, index } => write!(
+                f,
+                "{leader} leads with a log that contradicts what is committed at index {index}: \
+                 safety is broken"
+            ),
+        }
+    }
+}
+
+/// The memberships that the log states, the newest in force (Raft §6).
+#[derive(Clone, Debug, Default)]
+pub struct Configurations {
+    stated: VecDeque<(Index, Membership)>,
+}
+
+impl Configurations {
+    /// All that stand in the log.
+    pub fn of_log(log: &Log) -> Configurations {
+        let mut configurations = Configurations::default();
+        for (index, entry) in log.from(Index(1)) {
+            if let Payload::Members(members) = &entry.payload {
+                configurations.push(index, members);
+            }
+        }
+        configurations
+    }
+
+    /// The newest, in force from when it is appended.
+    pub fn current(&self) -> Option<&Membership> {
+        self.stated.back().map(|(_, members)| members)
+    }
+
+    /// Where the newest stands.
+    pub fn current_index(&self) -> Index {
+        self.stated.back().map_or(Index(0), |(index, _)| *index)
+    }
+
+    /// The log states another.
+    pub fn push(&mut self, index: Index, members: &Membership) {
+        assert!(index > self.current_index(), "{index} after {}", self.current_index());
+        self.stated.push_back((index, members.clone()));
+    }
+
+    /// The log was cut: those at or above `from` are rolled back.
+    pub fn truncate_from(&mut self, from: Index) -> bool {
+        let before = self.stated.len();
+        self.stated.retain(|(index, _)| *index < from);
+        self.stated.len() != before
+    }
+
+    /// Those that lie below a committed one are never needed again.
+    pub fn committed(&mut self, commit_index: Index) {
+        while self.stated.get(1).is_some_and(|(index, _)| *index <= commit_index) {
+            self.stated.pop_front();
+        }
+    }
+}
+
+/// A role, with that role's data only.
+#[derive(Debug)]
+pub enum Role {
+    /// Follows, learns, or waits to be admitted.
+    Follower(Follower),
+    /// Asks whether it would be elected (thesis §9.6).
+    PreCandidate(PreCandidate),
+    /// Asks for votes (Raft §5.2).
+    Candidate(Candidate),
+    /// Leads.
+    Leader(Box<Leader>),
+}
+
+impl Role {
+    /// A follower of that leader.
+    pub fn follower(leader: Option<Incarnation>) -> Role {
+        Role::Follower(Follower {
+            leader,
+            verified: Index(0),
+            seq: 0,
+            acknowledge: false,
+            acknowledged: Index(0),
+        })
+    }
+}
+
+/// What a follower holds.
+#[derive(Debug)]
+pub struct Follower {
+    /// The leader of the current term, once it was heard.
+    pub leader: Option<Incarnation>,
+    /// Up to here the log was found equal to this leader's.
+    pub verified: Index,
+    /// The newest of the leader's messages that was seen.
+    pub seq: u64,
+    /// Whether an acknowledgement is owed.
+    pub acknowledge: bool,
+    /// What was acknowledged last.
+    pub acknowledged: Index,
+}
+
+/// What a node that asks before standing holds.
+#[derive(Debug)]
+pub struct PreCandidate {
+    /// Which asking this is.
+    pub round: u64,
+    /// Who would vote for it, itself included.
+    pub granted: BTreeSet<Incarnation>,
+}
+
+/// What a candidate holds.
+#[derive(Debug)]
+pub struct Candidate {
+    /// Who voted for it.
+    pub granted: BTreeSet<Incarnation>,
+    /// The write that makes its own vote durable; only then does it count.
+    pub own_vote: WriteNumber,
+}
+
+/// So many rounds of heartbeats are remembered, to tell when an answered one began.
+const ROUNDS_KEPT: usize = 64;
+/// A leader holds at most so many bytes that are not committed.
+pub const UNCOMMITTED_BYTES: usize = 256 * 1024 * 1024;
+
+/// What a leader holds.
+#[derive(Debug)]
+pub struct Leader {
+    /// Where its term starts: the empty entry.
+    pub term_start: Index,
+    /// The number of its last message.
+    pub seq: u64,
+    /// Each member but itself.
+    pub progress: BTreeMap<Incarnation, Progress>,
+    /// When the next heartbeats go out.
+    pub heartbeat_at: Time,
+    /// Heartbeat rounds: the `seq` before them, and when they began.
+    pub rounds: VecDeque<(u64, Time)>,
+    /// Reads that wait for a round.
+    pub reads: ReadRounds,
+    /// Bytes appended and not committed.
+    pub uncommitted_bytes: usize,
+}
+
+impl Leader {
+    /// The next message's number.
+    pub fn next_seq(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
+    }
+
+    /// Whether no more is taken until something is committed.
+    pub fn is_full(&self) -> bool {
+        self.uncommitted_bytes >= UNCOMMITTED_BYTES
+    }
+
+    /// A round of heartbeats begins.
+    pub fn begin_round(&mut self, now: Time) {
+        if self.rounds.len() == ROUNDS_KEPT {
+            self.rounds.pop_front();
+        }
+        self.rounds.push_back((self.seq, now));
+    }
+
+    /// When the newest round began that the answer to `seq` proves; `None` if that
+    /// is longer ago than anybody remembers.
+    pub fn began_at(&self, seq: u64) -> Option<Time> {
+        self.rounds.iter().rev().find(|(before, _)| *before < seq).map(|(_, at)| *at)
+    }
+
+    /// When this leader was last known to be in touch with a majority.
+    pub fn quorum_at(&self, members: &Membership, me: Incarnation, now: Time) -> Time {
+        quorum::reached_by_majority(members, |voter| {
+            if voter == me {
+                now
+            } else {
+                self.progress.get(&voter).map_or(Time(0), |progress| progress.contact_at)
+            }
+        })
+    }
+
+    /// When something is due.
+    pub fn deadline(&self) -> Time {
+        let replies = self.progress.values().filter_map(Progress::deadline).min();
+        self.heartbeat_at.min(replies.unwrap_or(self.heartbeat_at))
+    }
+}

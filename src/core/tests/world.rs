@@ -1,0 +1,626 @@
+//! Any number of cores with a clock, a network and disks: the smallest world in
+//! which the protocol can be tried.
+//!
+//! Nothing happens by itself but what the plan says. `run_until` moves time from
+//! event to event (an arrival, a deadline, the end of a write); a test or script
+//! may as well deliver, drop or hold each envelope by hand. After each step of a
+//! node `checks` looks at it. The same seed gives the same world.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+
+use super::super::effect::{Effects, Note, ReadReady, RoleName};
+use super::super::lives::Neighbor;
+use super::super::log::Log;
+use super::super::membership::{Member, Membership};
+use super::super::message::{Envelope, Message, Propose};
+use super::super::rng::Rng;
+use super::super::types::{ClusterId, Entry, Incarnation, Index, Payload, Run, Term, Time};
+use super::super::{Core, Hard, Refused, Saved, Setup};
+use super::checks::{Disk, History, Pending};
+
+pub const MS: u64 = 1_000;
+
+/// What a world is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub voters: usize,
+    pub learners: usize,
+    pub by_majority: bool,
+    pub append_bytes: usize,
+    pub seed: u64,
+}
+
+impl Plan {
+    pub fn voters(voters: usize) -> Plan {
+        Plan { voters, learners: 0, by_majority: false, append_bytes: 1_000, seed: 1 }
+    }
+
+    pub fn seed(self, seed: u64) -> Plan {
+        Plan { seed, ..self }
+    }
+
+    pub fn learners(self, learners: usize) -> Plan {
+        Plan { learners, ..self }
+    }
+}
+
+/// All that the network does to an envelope. Times are in microseconds.
+#[derive(Clone, Debug)]
+pub struct Faults {
+    pub latency: (u64, u64),
+    pub lost_percent: u64,
+    pub repeated_percent: u64,
+    /// So many of a hundred are late by up to `late`.
+    pub late_percent: u64,
+    pub late: u64,
+    pub write: (u64, u64),
+}
+
+impl Faults {
+    pub const NONE: Faults = Faults {
+        latency: (MS, MS),
+        lost_percent: 0,
+        repeated_percent: 0,
+        late_percent: 0,
+        late: 0,
+        write: (0, 0),
+    };
+}
+
+/// An envelope under way.
+#[derive(Clone, Debug)]
+pub struct Flight {
+    pub from: usize,
+    pub to: usize,
+    pub envelope: Envelope,
+}
+
+pub struct Node {
+    pub name: String,
+    pub core: Option<Core>,
+    pub incarnation: Incarnation,
+    /// How many logs the node has had.
+    pub lives: usize,
+    /// This node's clock runs ahead of the world's by so much.
+    pub ahead: u64,
+    /// Writes under way.
+    pub writes: VecDeque<Pending>,
+    /// Whether writes wait until they are completed by hand.
+    pub holds_writes: bool,
+    pub reads: Vec<ReadReady>,
+    pub notes: Vec<(RoleName, Term, Note)>,
+    reads_asked: u64,
+}
+
+pub struct World {
+    pub plan: Plan,
+    pub now: u64,
+    pub nodes: Vec<Node>,
+    pub disks: BTreeMap<Incarnation, Disk>,
+    /// Under way, by time of arrival.
+    pub flights: BTreeMap<(u64, u64), Flight>,
+    pub faults: Faults,
+    /// Directions in which nothing arrives.
+    pub cut: BTreeSet<(usize, usize)>,
+    pub history: History,
+    pub rng: Rng,
+    /// What was refused, and how often.
+    pub refused: BTreeMap<Refused, u64>,
+    /// What the flights carried since this was cleared, if wanted.
+    pub sent: Option<Vec<Flight>>,
+    pub steps: u64,
+    flight: u64,
+}
+
+fn name(place: usize) -> String {
+    char::from(b'a' + place as u8).to_string()
+}
+
+pub fn neighbor(place: usize, voters: usize) -> Neighbor {
+    let address = ([127, 0, 0, 1], 1 + place as u16).into();
+    Neighbor { name: name(place), address, voter: place < voters }
+}
+
+impl World {
+    /// Nodes that were never started: voters first, then learners.
+    pub fn new(plan: Plan) -> World {
+        let mut rng = Rng::new(plan.seed);
+        let node = |place: usize, incarnation| Node {
+            name: name(place),
+            core: None,
+            incarnation,
+            lives: 1,
+            ahead: 0,
+            writes: VecDeque::new(),
+            holds_writes: false,
+            reads: Vec::new(),
+            notes: Vec::new(),
+            reads_asked: 0,
+        };
+        let count = plan.voters + plan.learners;
+        let nodes: Vec<Node> =
+            (0..count).map(|place| node(place, Incarnation(rng.next_nonzero()))).collect();
+        let disks = nodes.iter().map(|node| (node.incarnation, Disk::default())).collect();
+        World {
+            plan,
+            now: 1_000 * MS,
+            nodes,
+            disks,
+            flights: BTreeMap::new(),
+            faults: Faults::NONE,
+            cut: BTreeSet::new(),
+            history: History::default(),
+            rng,
+            refused: BTreeMap::new(),
+            sent: None,
+            steps: 0,
+            flight: 0,
+        }
+    }
+
+    /// A world of one cluster whose voters have these logs (terms of the entries
+    /// behind the founding record) and stand in that term. Started, and believing
+    /// each other.
+    pub fn with_logs(plan: Plan, logs: &[&[u64]], term: u64) -> World {
+        assert_eq!(plan.voters, logs.len());
+        let mut world = World::new(plan);
+        let member = |place: usize| Member {
+            name: name(place),
+            address: neighbor(place, 0).address,
+            incarnation: Some(world.nodes[place].incarnation),
+            voter: true,
+        };
+        let cluster = ClusterId(77);
+        let members = Membership::new(cluster, (0..logs.len()).map(member).collect());
+        for (place, log) in logs.iter().enumerate() {
+            let record = Payload::Members(Box::new(members.clone()));
+            let mut entries = vec![Entry { term: Term(0), payload: record }];
+            entries.extend(log.iter().enumerate().map(|(at, &term)| Entry {
+                term: Term(term),
+                payload: Payload::Client(Bytes::from(format!("{}@{term}", at + 2))),
+            }));
+            let hard = Hard { cluster: Some(cluster), term: Term(term), voted_for: None };
+            world.disks.insert(world.nodes[place].incarnation, Disk { hard, entries });
+        }
+        for place in 0..world.nodes.len() {
+            world.start(place);
+        }
+        world.run_for(10 * MS);
+        world
+    }
+
+    /// A cluster that was founded and has a leader.
+    pub fn founded(plan: Plan) -> World {
+        let mut world = World::new(plan);
+        for place in 0..world.nodes.len() {
+            world.start(place);
+        }
+        world.run_until(10_000 * MS, "a leader, followed by all", World::is_settled);
+        world
+    }
+
+    fn setup(&self, place: usize) -> Setup {
+        let count = self.nodes.len();
+        Setup {
+            own: neighbor(place, self.plan.voters),
+            others: (0..count)
+                .filter(|other| *other != place)
+                .map(|other| neighbor(other, self.plan.voters))
+                .collect(),
+            heartbeat: 30 * MS,
+            election_timeout: (150 * MS, 300 * MS),
+            founding_by_majority: self.plan.by_majority,
+            append_bytes: vec![self.plan.append_bytes; count - 1],
+        }
+    }
+
+    /// Starts a node with what is on its disk.
+    pub fn start(&mut self, place: usize) {
+        assert!(self.nodes[place].core.is_none(), "{} runs", self.nodes[place].name);
+        let setup = self.setup(place);
+        let (run, seed) = (Run(self.rng.next_nonzero()), self.rng.next());
+        let clock = self.clock(place);
+        let node = &mut self.nodes[place];
+        let disk = &self.disks[&node.incarnation];
+        let mut log = Log::new();
+        for entry in &disk.entries {
+            log.append(entry.clone());
+        }
+        let saved = Saved { incarnation: node.incarnation, hard: disk.hard.clone(), log };
+        node.core = Some(Core::new(setup, saved, run, seed, clock));
+        self.after_step(place);
+    }
+
+    /// The node dies; what was not written is lost.
+    pub fn crash(&mut self, place: usize) {
+        let node = &mut self.nodes[place];
+        node.core = None;
+        node.writes.clear();
+        node.reads.clear();
+    }
+
+    /// The disk of a dead node is replaced by an empty one.
+    pub fn forget(&mut self, place: usize) {
+        let incarnation = Incarnation(self.rng.next_nonzero());
+        let node = &mut self.nodes[place];
+        assert!(node.core.is_none(), "{} runs", node.name);
+        node.incarnation = incarnation;
+        node.lives += 1;
+        self.disks.insert(incarnation, Disk::default());
+    }
+
+    pub fn core(&self, place: usize) -> &Core {
+        self.nodes[place].core.as_ref().expect("the node runs")
+    }
+
+    pub fn is_up(&self, place: usize) -> bool {
+        self.nodes[place].core.is_some()
+    }
+
+    pub fn clock(&self, place: usize) -> Time {
+        Time(self.now + self.nodes[place].ahead)
+    }
+
+    /// Those that run and lead.
+    pub fn leaders(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|&place| self.role(place) == Some(RoleName::Leader)).collect()
+    }
+
+    pub fn role(&self, place: usize) -> Option<RoleName> {
+        self.nodes[place].core.as_ref().map(Core::role)
+    }
+
+    /// The leader of the newest term.
+    pub fn leader(&self) -> Option<usize> {
+        self.leaders().into_iter().max_by_key(|&place| self.core(place).term())
+    }
+
+    /// One leader, all that run follow it, with one log, all of it committed and
+    /// on every disk.
+    pub fn is_settled(&self) -> bool {
+        let [leader] = self.leaders()[..] else { return false };
+        let leader = self.core(leader);
+        let mut running = self.nodes.iter().filter_map(|node| node.core.as_ref());
+        leader.commit_index() == leader.log().last_index()
+            && running.all(|core| {
+                core.leader() == Some(leader.me().incarnation)
+                    && core.commit_index() == leader.commit_index()
+                    && core.log().last_index() == leader.log().last_index()
+                    && core.applicable() == leader.commit_index()
+                    && leader.members().is_some_and(|m| m.names(core.me().incarnation))
+            })
+    }
+
+    /// One step of a node: an input, then all that comes of it.
+    pub fn step<T>(&mut self, place: usize, input: impl FnOnce(&mut Core, Time) -> T) -> Option<T> {
+        let clock = self.clock(place);
+        let value = self.nodes[place].core.as_mut().map(|core| input(core, clock));
+        if value.is_some() {
+            self.after_step(place);
+        }
+        value
+    }
+
+    fn after_step(&mut self, place: usize) {
+        let clock = self.clock(place);
+        let mut effects = Effects::default();
+        for round in 0.. {
+            assert!(round < 20, "{} never comes to rest", self.nodes[place].name);
+            let node = &mut self.nodes[place];
+            let Some(core) = node.core.as_mut() else { return };
+            core.flush(clock, &mut effects);
+            if effects.is_empty() {
+                break;
+            }
+            node.notes.extend(effects.notes.drain(..).map(|told| (told.role, told.term, told.note)));
+            if let Some(write) = &effects.write {
+                let due = self.now + self.rng.between(self.faults.write.0, self.faults.write.1);
+                node.writes.push_back(Pending::of(core, write, due));
+            }
+            self.check_and_send(place, &mut effects);
+            self.complete_due(place);
+        }
+        self.check(place);
+    }
+
+    fn check_and_send(&mut self, place: usize, effects: &mut Effects) {
+        self.check_core(place);
+        let node = &mut self.nodes[place];
+        let Some(core) = &node.core else { return };
+        let disk = &self.disks[&node.incarnation];
+        for outgoing in &effects.sends {
+            let verdict = self.history.check_outgoing(core, disk, &outgoing.envelope);
+            expect(verdict, &self.plan, self.now, &node.name);
+        }
+        for read in effects.reads.drain(..) {
+            let verdict = self.history.check_read(core.me().run, read.id, read.index);
+            expect(verdict, &self.plan, self.now, &node.name);
+            node.reads.push(read);
+        }
+        for outgoing in effects.sends.drain(..) {
+            let to = outgoing.address.port() as usize - 1;
+            self.post(Flight { from: place, to, envelope: outgoing.envelope });
+        }
+    }
+
+    fn post(&mut self, flight: Flight) {
+        if let Some(sent) = &mut self.sent {
+            sent.push(flight.clone());
+        }
+        if self.cut.contains(&(flight.from, flight.to)) {
+            return;
+        }
+        let faults = self.faults.clone();
+        if self.rng.between(1, 100) <= faults.lost_percent {
+            return;
+        }
+        let copies = 1 + u64::from(self.rng.between(1, 100) <= faults.repeated_percent);
+        for _ in 0..copies {
+            let mut due = self.now + self.rng.between(faults.latency.0, faults.latency.1);
+            if self.rng.between(1, 100) <= faults.late_percent {
+                due += self.rng.between(0, faults.late);
+            }
+            self.flight += 1;
+            self.flights.insert((due, self.flight), flight.clone());
+        }
+    }
+
+    /// Completes the writes that are done by now, in order.
+    fn complete_due(&mut self, place: usize) {
+        while self.is_write_due(place) {
+            self.write_done(place);
+        }
+    }
+
+    fn is_write_due(&self, place: usize) -> bool {
+        let node = &self.nodes[place];
+        !node.holds_writes && node.writes.front().is_some_and(|write| write.due <= self.now)
+    }
+
+    /// The oldest write of a node reaches its disk, and the node is not told yet:
+    /// the crash that follows finds it there.
+    pub fn write_reaches_disk(&mut self, place: usize) -> Option<Pending> {
+        let node = &mut self.nodes[place];
+        let pending = node.writes.pop_front()?;
+        self.disks.get_mut(&node.incarnation).expect("a disk").write(&pending);
+        Some(pending)
+    }
+
+    /// The oldest write of a node completes. What comes of it is let out by the
+    /// caller.
+    fn write_done(&mut self, place: usize) {
+        let clock = self.clock(place);
+        if let Some(pending) = self.write_reaches_disk(place)
+            && let Some(core) = &mut self.nodes[place].core
+        {
+            core.written(pending.number, clock);
+        }
+    }
+
+    /// Completes the oldest held write. False: there is none.
+    pub fn complete(&mut self, place: usize) -> bool {
+        let any = !self.nodes[place].writes.is_empty() && self.is_up(place);
+        if any {
+            self.write_done(place);
+            self.after_step(place);
+        }
+        any
+    }
+
+    fn check_core(&mut self, place: usize) {
+        let node = &self.nodes[place];
+        let Some(core) = &node.core else { return };
+        let others = self.nodes.iter().filter_map(|node| node.core.as_ref());
+        let verdict = self.history.check(core, &self.disks, others);
+        expect(verdict, &self.plan, self.now, &node.name);
+    }
+
+    fn check(&mut self, place: usize) {
+        self.steps += 1;
+        self.check_core(place);
+    }
+
+    /// An envelope arrives.
+    pub fn arrive(&mut self, flight: Flight) {
+        let Flight { from, to, envelope } = flight;
+        if self.cut.contains(&(from, to)) || to >= self.nodes.len() {
+            return;
+        }
+        let what = format!("{:?}", envelope.message);
+        if let Some(Err(refused)) = self.step(to, |core, now| core.receive(envelope, now)) {
+            assert_ne!(refused, Refused::Malformed, "from {from} to {to}: {what}");
+            *self.refused.entry(refused).or_default() += 1;
+        }
+    }
+
+    /// A node's time comes.
+    pub fn tick(&mut self, place: usize) {
+        self.step(place, |core, now| core.tick(now));
+        if let Some(core) = &self.nodes[place].core {
+            let (deadline, now) = (core.deadline(), self.clock(place));
+            assert!(deadline > now, "{}: {deadline:?} is due at {now:?}", self.nodes[place].name);
+        }
+    }
+
+    /// The node's election timer runs out now, whatever it heard.
+    pub fn timeout(&mut self, place: usize) {
+        self.step(place, |core, now| {
+            core.election_at = now;
+            core.leader_heard_at = None;
+            core.tick(now);
+        });
+    }
+
+    /// Asks a node to get an operation committed: it appends or forwards it.
+    /// False: it can do neither.
+    pub fn propose(&mut self, place: usize, operation: &str) -> bool {
+        let operation = Bytes::from(operation.to_string());
+        let taken = self.step(place, |core, _| {
+            core.propose(operation.clone()).is_ok()
+                || core.forward(Propose { retry: false, operations: vec![operation] })
+        });
+        taken == Some(true)
+    }
+
+    /// Asks a node for a read; its number. `None`: it knows nobody to ask.
+    pub fn read(&mut self, place: usize) -> Option<u64> {
+        let node = &mut self.nodes[place];
+        node.reads_asked += 1;
+        let id = node.reads_asked;
+        let run = node.core.as_ref()?.me().run;
+        self.history.read_asked(run, id);
+        self.step(place, |core, _| core.read(id)).filter(|taken| *taken).map(|_| id)
+    }
+
+    /// When the next thing happens by itself.
+    fn next_event(&self) -> u64 {
+        let flight = self.flights.first_key_value().map_or(u64::MAX, |((due, _), _)| *due);
+        let node = |node: &Node| {
+            let write = node.writes.front().filter(|_| !node.holds_writes);
+            let write = write.map_or(u64::MAX, |write| write.due);
+            let deadline = node.core.as_ref().map_or(u64::MAX, |core| core.deadline().0);
+            write.min(deadline.saturating_sub(node.ahead))
+        };
+        self.nodes.iter().map(node).min().unwrap_or(u64::MAX).min(flight).max(self.now)
+    }
+
+    /// Moves time to the next event, at most to `end`, and lets it happen.
+    pub fn advance(&mut self, end: u64) {
+        let next = self.next_event();
+        if next > end {
+            self.now = end;
+            return;
+        }
+        self.now = next;
+        while let Some(entry) = self.flights.first_entry().filter(|entry| entry.key().0 <= next) {
+            let flight = entry.remove();
+            self.arrive(flight);
+        }
+        for place in 0..self.nodes.len() {
+            let Some(core) = &self.nodes[place].core else { continue };
+            let due = core.deadline() <= self.clock(place);
+            if self.is_write_due(place) {
+                self.complete_due(place);
+                self.after_step(place);
+            }
+            if due {
+                self.tick(place);
+            }
+        }
+    }
+
+    pub fn run_for(&mut self, micros: u64) {
+        let end = self.now + micros;
+        while self.now < end {
+            self.advance(end);
+        }
+    }
+
+    /// Runs until `done`, at most for so long; how long it took.
+    pub fn run_until(&mut self, micros: u64, what: &str, done: impl Fn(&World) -> bool) -> u64 {
+        let (start, end) = (self.now, self.now + micros);
+        while !done(self) {
+            if self.now >= end {
+                if std::env::var("DUMP").is_ok() { for node in &self.nodes { let core = node.core.as_ref().unwrap(); println!("{} {:?} {:#?} {:#?}", node.name, core.me(), core.peers(), core.role); } println!("{:?} {:?}", self.refused, self.now); }
+                panic!("seed {}: waited {micros} us for {what}\n{}", self.plan.seed, self.describe());
+            }
+            self.advance(end);
+        }
+        self.now - start
+    }
+
+    /// Nothing passes between these groups and all others.
+    pub fn isolate(&mut self, group: &[usize]) {
+        for inside in group {
+            for outside in (0..self.nodes.len()).filter(|place| !group.contains(place)) {
+                self.cut.insert((*inside, outside));
+                self.cut.insert((outside, *inside));
+            }
+        }
+    }
+
+    /// A line a node: for people who look at a failure.
+    pub fn describe(&self) -> String {
+        let mut lines = String::new();
+        for place in 0..self.nodes.len() {
+            lines.push_str(&self.describe_node(place));
+            lines.push('\n');
+        }
+        lines
+    }
+
+    pub fn describe_node(&self, place: usize) -> String {
+        let node = &self.nodes[place];
+        let Some(core) = &node.core else { return format!("{} down", node.name) };
+        let terms: Vec<String> =
+            core.log().from(Index(1)).map(|(_, entry)| entry.term.to_string()).collect();
+        let mut line = format!("{} {} term {}", node.name, core.role(), core.term());
+        if let Some(candidate) = core.hard().voted_for {
+            line += &format!(" voted {}", self.name_of(candidate));
+        }
+        if let Some(leader) = core.leader() {
+            line += &format!(" leader {}", self.name_of(leader));
+        }
+        line += &format!(" log [{}] commit {}", terms.join(" "), core.commit_index());
+        if core.durability.durable() < core.log().last_index() {
+            line += &format!(" durable {}", core.durability.durable());
+        }
+        line
+    }
+
+    /// The node with that log; an older one of its logs is marked.
+    pub fn name_of(&self, incarnation: Incarnation) -> String {
+        let node = self.nodes.iter().find(|node| node.incarnation == incarnation);
+        match node {
+            Some(node) => node.name.clone(),
+            None => {
+                let lost = |node: &&Node| {
+                    node.core.as_ref().and_then(Core::members).is_some_and(|m| m.names(incarnation))
+                };
+                let member = self.nodes.iter().find(lost).and_then(|node| {
+                    node.core.as_ref()?.members()?.member(incarnation).map(|m| m.name.clone())
+                });
+                format!("{}(lost)", member.unwrap_or("?".to_string()))
+            }
+        }
+    }
+
+    /// Delivers all flights that `which` picks now, and what comes of them, until
+    /// none is left.
+    pub fn deliver(&mut self, which: impl Fn(&Flight) -> bool) -> usize {
+        let mut count = 0;
+        loop {
+            let picked = self.flights.iter().find(|(_, flight)| which(flight)).map(|(key, _)| *key);
+            let Some(flight) = picked.and_then(|key| self.flights.remove(&key)) else {
+                return count;
+            };
+            count += 1;
+            assert!(count < 100_000, "messages without end");
+            self.arrive(flight);
+        }
+    }
+
+    /// Takes out of the network what `which` picks.
+    pub fn take(&mut self, which: impl Fn(&Flight) -> bool) -> Vec<Flight> {
+        let keys: Vec<_> =
+            self.flights.iter().filter(|(_, f)| which(f)).map(|(key, _)| *key).collect();
+        keys.into_iter().filter_map(|key| self.flights.remove(&key)).collect()
+    }
+
+    /// Forges a message of one node to another, as the two know each other.
+    pub fn forge(&mut self, from: usize, to: usize, message: Message) -> Result<(), Refused> {
+        let sender = self.core(from);
+        let cluster = sender.hard().cluster.unwrap_or_default();
+        let envelope =
+            Envelope { cluster, from: sender.me(), to: self.core(to).me(), message };
+        self.step(to, |core, now| core.receive(envelope, now)).expect("the node runs")
+    }
+}
+
+fn expect(verdict: Result<(), String>, plan: &Plan, now: u64, name: &str) {
+    if let Err(violation) = verdict {
+        panic!("seed {} at {now}, node {name}: {violation}", plan.seed);
+    }
+}

@@ -1,0 +1,445 @@
+//! A node's thread: waits, and moves bytes between the engine and the operating
+//! system. It decides nothing.
+//!
+//! ```text
+//!   loop: sleep until socket, bell or deadline
+//!         take all datagrams and all inputs that are there
+//!         tick, flush
+//!         send, tell, publish, answer
+//! ```
+//!
+//! It never blocks on anything but that one wait: the user's state machine has a
+//! thread of its own. All that is ready is taken before anything is answered, so
+//! that what came together leaves together, and everybody is woken once.
+
+mod machine;
+mod narrate;
+
+use std::io;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::net::UdpSocket;
+use mio::{Events, Interest, Poll, Registry, Token};
+
+use crate::config::{Config, NodeSettings};
+use crate::core::lives::Neighbor;
+use crate::core::types::{Incarnation, Life, Run, Time};
+use crate::core::{self, Saved};
+use crate::engine::{self, Engine, Host, Output};
+use crate::error::{Error, RequestError};
+use crate::guard;
+use crate::machine::StateMachine;
+use crate::replica::Replica;
+use crate::shared::{Heard, Input, Published, PublishedMember, Shared, Standing, Ticket};
+use crate::wire::udp;
+
+use self::machine::MachineThread;
+use self::narrate::Narrator;
+
+/// The bell's name in the poll.
+pub(crate) const WAKER: Token = Token(0);
+const SOCKET: Token = Token(1);
+/// So many datagrams and inputs are taken before the engine is flushed, so that
+/// a flood cannot keep a node from answering.
+const DATAGRAMS_A_TURN: usize = 512;
+const INPUTS_A_TURN: usize = 65_536;
+/// The published evidence is brought up to date this often at most.
+const EVIDENCE_EVERY: u64 = 1_000;
+
+/// What a node needs of the operating system and of its program.
+pub(crate) struct Prepared {
+    socket: UdpSocket,
+    bound: (usize, usize),
+    machine: Option<Box<dyn StateMachine>>,
+}
+
+/// Binds the socket and makes the state machine: all that can fail.
+pub(crate) fn prepare(config: &Config, name: &str, poll: &Registry) -> Result<Prepared, Error> {
+    let own = config.settings().nodes.iter().find(|node| node.name == name);
+    let own = own.ok_or_else(|| Error::Failed { reason: format!("{name} is not in the config") })?;
+    let io = |doing: String| move |source: io::Error| Error::Io { doing, source };
+    let udp::Bound { mut socket, receive_buffer_bytes, send_buffer_bytes, .. } =
+        udp::bind(own.address).map_err(io(format!("starting {name}")))?;
+    poll.register(&mut socket, SOCKET, Interest::READABLE)
+        .map_err(io(format!("watching the socket of {name}")))?;
+    let machine = config
+        .make_machine(name)
+        .transpose()
+        .map_err(|source| Error::Machine { source })?;
+    Ok(Prepared { socket, bound: (receive_buffer_bytes, send_buffer_bytes), machine })
+}
+
+/// A random number that is not 0, from the operating system.
+pub(crate) fn random_nonzero() -> Result<u64, Error> {
+    loop {
+        let number = getrandom::u64().map_err(|error| Error::Io {
+            doing: "drawing a random number".to_string(),
+            source: io::Error::other(error.to_string()),
+        })?;
+        if number != 0 {
+            return Ok(number);
+        }
+    }
+}
+
+/// What a node's thread owns.
+pub(crate) struct NodeThread {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) config: Config,
+    pub(crate) prepared: Prepared,
+    pub(crate) poll: Poll,
+    pub(crate) saved: Saved,
+    pub(crate) run: u64,
+}
+
+/// What a node's thread leaves.
+pub(crate) struct Ended {
+    pub(crate) poll: Poll,
+    pub(crate) saved: Saved,
+}
+
+impl NodeThread {
+    /// The thread's life: waits to be started, runs, and leaves nobody waiting.
+    pub(crate) fn run(self) -> Ended {
+        let NodeThread { shared, config, prepared, mut poll, saved, run } = self;
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            if !wait_for_start(&shared, run) {
+                return Ok(saved);
+            }
+            let mut running = Running::new(&shared, &config, prepared, saved, run)?;
+            let left = running.turn_until_stopped(&mut poll);
+            Ok::<Saved, Error>(running.leave(left))
+        }));
+        let saved = match caught {
+            Ok(Ok(saved)) => Some(saved),
+            Ok(Err(error)) => {
+                shared.fail(error.to_string());
+                None
+            }
+            Err(panic) => {
+                let reason = format!("the node's thread panicked: {}", machine::said(&*panic));
+                log::error!("{}: {reason}", shared.name);
+                shared.fail(reason);
+                None
+            }
+        };
+        if shared.standing() != Standing::Failed {
+            shared.set_standing(Standing::Stopped);
+        }
+        shared.refuse_queued(&shared.refusal().unwrap_or(RequestError::Stopped));
+        // What a panic left behind is not trusted: the next start is a new life.
+        let saved = saved.unwrap_or_else(|| Saved::empty(Incarnation(fallback_incarnation())));
+        Ended { poll, saved }
+    }
+}
+
+fn fallback_incarnation() -> u64 {
+    // Without the operating system's chance there is no life to draw: 0 is nobody,
+    // and the next start draws again.
+    random_nonzero().unwrap_or(0)
+}
+
+/// Waits silently. False: the node is stopped before it was ever started.
+fn wait_for_start(shared: &Shared, run: u64) -> bool {
+    loop {
+        match shared.inputs().recv() {
+            Ok(Input::Start) => return true,
+            Ok(Input::Stop(stopped)) if stopped == run => return false,
+            Ok(Input::Request(ticket, _)) => {
+                let _guard = guard::enter();
+                ticket.answer(Err(RequestError::NotStarted));
+            }
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Why a run ended.
+enum Left {
+    Stopped,
+    Failed(String),
+}
+
+/// A node that takes part.
+struct Running<'a> {
+    shared: &'a Arc<Shared>,
+    run: u64,
+    socket: UdpSocket,
+    engine: Engine<Ticket>,
+    output: Output<Ticket>,
+    machine: Option<MachineThread>,
+    narrator: Narrator<'a>,
+    clock: Instant,
+    /// Whether the socket may hold more than was taken.
+    more: bool,
+    buffer: Vec<u8>,
+    published_at: Option<Time>,
+    lost: u64,
+}
+
+impl<'a> Running<'a> {
+    fn new(
+        shared: &'a Arc<Shared>,
+        config: &'a Config,
+        prepared: Prepared,
+        mut saved: Saved,
+        run: u64,
+    ) -> Result<Running<'a>, Error> {
+        if saved.incarnation.0 == 0 {
+            saved.incarnation = Incarnation(random_nonzero()?);
+        }
+        let life = Life { incarnation: saved.incarnation, run: Run(random_nonzero()?) };
+        let Prepared { socket, bound, machine } = prepared;
+        let narrator = Narrator::new(shared, config);
+        narrator.started(bound);
+        let watchers = config.commit_watchers();
+        let apart = machine.is_some() || !watchers.is_empty();
+        let replica = Replica::new(&shared.name, life, machine, watchers.to_vec());
+        let (host, machine) = if apart {
+            (Host::elsewhere(), Some(MachineThread::spawn(shared, replica)?))
+        } else {
+            (Host::here(replica), None)
+        };
+        let setup = engine_setup(config, &shared.name)?;
+        let seed = random_nonzero()?;
+        let engine = Engine::new(setup, saved, life.run, seed, host, Time(0));
+        Ok(Running {
+            shared,
+            run,
+            socket,
+            engine,
+            output: Output::default(),
+            machine,
+            narrator,
+            clock: Instant::now(),
+            more: true,
+            buffer: vec![0; udp::DATAGRAM_LIMIT_BYTES],
+            published_at: None,
+            lost: 0,
+        })
+    }
+
+    fn now(&self) -> Time {
+        Time(u64::try_from(self.clock.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    fn turn_until_stopped(&mut self, poll: &mut Poll) -> Left {
+        let mut events = Events::with_capacity(16);
+        loop {
+            self.engine.set_detail(self.narrator.detail());
+            if let Err(error) = self.sleep(poll, &mut events) {
+                return Left::Failed(format!("waiting for the socket failed: {error}"));
+            }
+            let now = self.now();
+            self.take_datagrams(now);
+            if let Some(left) = self.take_inputs(now) {
+                return left;
+            }
+            let now = self.now();
+            if now >= self.engine.deadline() {
+                self.engine.tick(now);
+            }
+            self.engine.flush(&mut self.output, now);
+            self.hand_out(now);
+            if let Some(failure) = self.engine.failure() {
+                return Left::Failed(failure);
+            }
+        }
+    }
+
+    fn sleep(&mut self, poll: &mut Poll, events: &mut Events) -> io::Result<()> {
+        let due = self.engine.deadline();
+        let wait = Duration::from_micros(due.since(self.now()));
+        let sleeps = self.shared.may_sleep() && !self.more && !wait.is_zero();
+        let timeout = match due {
+            _ if !sleeps => Some(Duration::ZERO),
+            Time(u64::MAX) => None,
+            _ => Some(wait),
+        };
+        let polled = poll.poll(events, timeout);
+        self.shared.awake();
+        match polled {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => other?,
+        }
+        self.more |= events.iter().any(|event| event.token() == SOCKET);
+        Ok(())
+    }
+
+    fn take_datagrams(&mut self, now: Time) {
+        if !self.more {
+            return;
+        }
+        for _ in 0..DATAGRAMS_A_TURN {
+            match udp::receive(&self.socket, &mut self.buffer) {
+                Ok(Some((length, _))) => self.engine.datagram(&self.buffer[..length], now),
+                Ok(None) => {
+                    self.more = false;
+                    return;
+                }
+                // Whatever it is, it is no datagram; the next wait says when to
+                // look again.
+                Err(error) => {
+                    self.more = false;
+                    self.narrator.receive_failed(&error);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take_inputs(&mut self, now: Time) -> Option<Left> {
+        for _ in 0..INPUTS_A_TURN {
+            match self.shared.inputs().try_recv() {
+                Ok(Input::Request(ticket, kind)) => self.engine.request(ticket, kind, now),
+                Ok(Input::Done(done)) => self.engine.done(*done),
+                Ok(Input::Stop(run)) if run == self.run || run == u64::MAX => {
+                    return Some(Left::Stopped);
+                }
+                Ok(Input::MachinePanicked(said)) => {
+                    return Some(Left::Failed(format!("the state machine panicked: {said}")));
+                }
+                Ok(Input::Start | Input::Stop(_)) => {}
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+
+    /// Carries out what the engine gave: datagrams first, for the others to work
+    /// while this node tells, publishes and answers.
+    fn hand_out(&mut self, now: Time) {
+        for (to, datagram) in &self.output.datagrams {
+            if let Err(lost) = udp::send(&self.socket, datagram, *to) {
+                self.lost += 1;
+                log::trace!("{}: a datagram to {to} was lost: {}", self.shared.name, lost.name());
+            }
+        }
+        self.engine.recycle(&mut self.output.datagrams);
+        if let (Some(job), Some(machine)) = (self.output.job.take(), &self.machine) {
+            machine.give(job);
+        }
+        let turned = !self.output.notes.is_empty();
+        self.narrator.tell(&self.engine, &mut self.output.notes);
+        self.narrator.tell_counts(&self.engine, self.lost, now);
+        self.publish(turned, now);
+        if !self.output.answers.is_empty() {
+            let _guard = guard::enter();
+            for (ticket, answer) in self.output.answers.drain(..) {
+                ticket.answer(answer);
+            }
+        }
+    }
+
+    /// Before anybody is answered: who has a reply sees in `Committed` what it
+    /// speaks of.
+    fn publish(&mut self, turned: bool, now: Time) {
+        let core = self.engine.core();
+        let role = engine::public_role(core.role());
+        let at = |time: Time| self.clock + Duration::from_micros(time.0);
+        let mut published = self.shared.published.lock();
+        if published.entry.as_ref().map(|entry| entry.index)
+            != self.engine.newest().map(|entry| entry.index)
+        {
+            published.entry = self.engine.newest().cloned();
+        }
+        published.quorum_at = core.quorum_at(now).filter(|at| at.0 > 0).map(at);
+        let turned = turned || published.role != role || published.term != core.term().0;
+        let due = self.published_at.is_none_or(|last| now.since(last) >= EVIDENCE_EVERY);
+        if !turned && !due {
+            return;
+        }
+        self.published_at = Some(now);
+        published.role = role;
+        published.term = core.term().0;
+        let leader = core.leader().and_then(|leader| core.known_name(leader));
+        if published.leader.as_deref() != leader {
+            published.leader = leader.map(str::to_string);
+        }
+        published.waiting_for = core.waiting(now).map_or_else(Vec::new, |waiting| waiting.names());
+        publish_members(core, &mut published, at);
+    }
+
+    /// The run is over: nobody is left waiting, the socket is let go.
+    fn leave(mut self, left: Left) -> Saved {
+        let error = match left {
+            Left::Stopped => {
+                self.shared.set_standing(Standing::Stopped);
+                RequestError::Stopped
+            }
+            Left::Failed(reason) => {
+                self.narrator.failed(&reason);
+                self.shared.fail(reason.clone());
+                RequestError::Failed { reason }
+            }
+        };
+        drop(self.socket);
+        if let Some(machine) = self.machine.take() {
+            machine.end();
+        }
+        let saved = self.engine.stop(&error, &mut self.output);
+        self.narrator.stopped();
+        let _guard = guard::enter();
+        for (ticket, answer) in self.output.answers.drain(..) {
+            ticket.answer(answer);
+        }
+        saved
+    }
+}
+
+/// The members with this node's evidence, written over the last ones.
+fn publish_members(core: &core::Core, published: &mut Published, at: impl Fn(Time) -> Instant) {
+    published.members.clear();
+    let me = core.me().incarnation;
+    let heard = |incarnation: Option<Incarnation>| match incarnation {
+        Some(incarnation) if incarnation == me => Heard::Own,
+        Some(incarnation) => core
+            .peers()
+            .iter()
+            .find(|peer| peer.believed.is_some_and(|life| life.incarnation == incarnation))
+            .and_then(|peer| peer.heard_at)
+            .map_or(Heard::Never, |time| Heard::At(at(time))),
+        None => Heard::Never,
+    };
+    for member in core.members().into_iter().flat_map(|members| &members.members) {
+        published.members.push(PublishedMember {
+            name: member.name.clone(),
+            address: member.address,
+            voter: member.voter,
+            heard: heard(member.incarnation),
+        });
+    }
+}
+
+fn engine_setup(config: &Config, name: &str) -> Result<engine::Setup, Error> {
+    let settings = config.settings();
+    let neighbor = |node: &NodeSettings| Neighbor {
+        name: node.name.clone(),
+        address: node.address,
+        voter: node.voter,
+    };
+    let own = settings.nodes.iter().find(|node| node.name == name).map(neighbor);
+    let own = own.ok_or_else(|| Error::Failed { reason: format!("{name} is not in the config") })?;
+    let others = settings.nodes.iter().filter(|node| node.name != name).map(neighbor).collect();
+    Ok(engine::Setup {
+        core: core::Setup {
+            own,
+            others,
+            heartbeat: settings.heartbeat_us,
+            election_timeout: settings.election_timeout_us,
+            founding_by_majority: settings.founding_by_majority,
+            append_bytes: Vec::new(),
+        },
+        request_timeout: settings.request_timeout_us,
+        max_value_bytes: settings.max_value_bytes,
+    })
+}
+
+/// The address of a node, for a person.
+pub(crate) fn address_of(config: &Config, name: &str) -> Option<SocketAddr> {
+    config.settings().nodes.iter().find(|node| node.name == name).map(|node| node.address)
+}

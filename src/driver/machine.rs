@@ -1,0 +1,72 @@
+//! The thread of a user's state machine and watchers: one job at a time. A panic
+//! in user code is caught here and ends the node, not the program.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::Sender;
+
+use crate::engine::{self, Job};
+use crate::error::Error;
+use crate::guard;
+use crate::replica::Replica;
+use crate::shared::{Input, Shared, Ticket};
+
+/// The thread, and the way to give it a job.
+pub(super) struct MachineThread {
+    jobs: Sender<Job<Ticket>>,
+    thread: JoinHandle<()>,
+}
+
+impl MachineThread {
+    /// A thread that owns this state.
+    pub(super) fn spawn(shared: &Arc<Shared>, mut replica: Replica) -> Result<MachineThread, Error> {
+        let (jobs, waiting) = crossbeam_channel::bounded::<Job<Ticket>>(1);
+        let name = format!("{}-machine", shared.name);
+        let theirs = Arc::clone(shared);
+        let body = move || {
+            let _guard = guard::enter();
+            for job in waiting {
+                let done = catch_unwind(AssertUnwindSafe(|| engine::perform(&mut replica, job)));
+                let input = match done {
+                    Ok(done) => Input::Done(Box::new(done)),
+                    Err(panic) => Input::MachinePanicked(said(&*panic)),
+                };
+                let over = matches!(input, Input::MachinePanicked(_));
+                theirs.put(input);
+                if over {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name(name.clone())
+            .spawn(body)
+            .map_err(|source| Error::Io { doing: format!("spawning the thread {name}"), source })?;
+        Ok(MachineThread { jobs, thread })
+    }
+
+    /// Gives it a job. It has none: the engine gives one at a time.
+    pub(super) fn give(&self, job: Job<Ticket>) {
+        // A thread that panicked has said so, and takes no more.
+        let _ = self.jobs.try_send(job);
+    }
+
+    /// Waits for the job under way, and for the thread to end.
+    pub(super) fn end(self) {
+        let MachineThread { jobs, thread } = self;
+        drop(jobs);
+        let _ = thread.join();
+    }
+}
+
+/// What a panic said.
+pub(super) fn said(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_string())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no text".to_string())
+}

@@ -1,0 +1,174 @@
+//! The node tells what it does: lines of log, and events.
+//!
+//! Each line leads with node, term and role. `info` tells of roles, leaders,
+//! members and whom a node waits for; `debug` each vote, append and commit;
+//! `trace` each message.
+
+use std::io;
+
+use log::Level;
+
+use crate::committed::Role;
+use crate::config::Config;
+use crate::core::effect::{Detail, Note, Told};
+use crate::core::types::Time;
+use crate::engine::{self, Counts, Engine};
+use crate::event::Event;
+use crate::shared::{Shared, Ticket};
+
+/// What was dropped is told this often at most, in microseconds.
+const COUNTS_EVERY: u64 = 10_000_000;
+
+/// Tells of one node.
+pub(super) struct Narrator<'a> {
+    shared: &'a Shared,
+    config: &'a Config,
+    role: Option<(Role, u64)>,
+    leader: Option<(Option<String>, u64)>,
+    counts_told: (Counts, u64),
+    counts_at: Time,
+    receive_failed: bool,
+}
+
+impl<'a> Narrator<'a> {
+    pub(super) fn new(shared: &'a Shared, config: &'a Config) -> Narrator<'a> {
+        Narrator {
+            shared,
+            config,
+            role: None,
+            leader: None,
+            counts_told: (Counts::default(), 0),
+            counts_at: Time(COUNTS_EVERY),
+            receive_failed: false,
+        }
+    }
+
+    /// How much of the story anybody listens to.
+    pub(super) fn detail(&self) -> Detail {
+        if log::log_enabled!(target: "kontiki", Level::Trace) {
+            Detail::Messages
+        } else if log::log_enabled!(target: "kontiki", Level::Debug) {
+            Detail::Steps
+        } else {
+            Detail::Turns
+        }
+    }
+
+    fn line(&self, level: Level, told: &Told, text: &str) {
+        log::log!(target: "kontiki", level, "{} term {} {}: {text}", self.shared.name, told.term, told.role);
+    }
+
+    pub(super) fn started(&self, (receive, send): (usize, usize)) {
+        let name = &self.shared.name;
+        let address = super::address_of(self.config, name);
+        let address = address.map_or_else(String::new, |address| format!(" at {address}"));
+        log::info!(
+            target: "kontiki",
+            "{name}: starts{address}; the socket's buffers hold {receive} bytes in, {send} out"
+        );
+    }
+
+    pub(super) fn stopped(&self) {
+        log::info!(target: "kontiki", "{}: has stopped", self.shared.name);
+    }
+
+    pub(super) fn failed(&self, reason: &str) {
+        log::error!(target: "kontiki", "{}: takes no part any more: {reason}", self.shared.name);
+    }
+
+    pub(super) fn receive_failed(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.receive_failed, true) {
+            log::warn!(
+                target: "kontiki",
+                "{}: receiving failed, and is tried again: {error}",
+                self.shared.name
+            );
+        }
+    }
+
+    /// Tells the notes, and the events that follow from them.
+    pub(super) fn tell(&mut self, engine: &Engine<Ticket>, notes: &mut Vec<Told>) {
+        for told in notes.drain(..) {
+            let told = &told;
+            let level = match &told.note {
+                Note::Warning(_) | Note::Foreign { .. } => Level::Warn,
+                Note::Step(_) => Level::Debug,
+                Note::Message(_) => Level::Trace,
+                _ => Level::Info,
+            };
+            match &told.note {
+                Note::Leader(leader) => self.on_leader(engine, told, *leader),
+                Note::Members(index) => self.on_members(engine, told, index.0),
+                note => {
+                    if log::log_enabled!(target: "kontiki", level) {
+                        self.line(level, told, &note.to_string());
+                    }
+                }
+            }
+            self.on_role(engine::public_role(told.role), told.term.0);
+        }
+        let core = engine.core();
+        self.on_role(engine::public_role(core.role()), core.term().0);
+    }
+
+    fn on_role(&mut self, role: Role, term: u64) {
+        if self.role == Some((role, term)) {
+            return;
+        }
+        self.role = Some((role, term));
+        self.config.emit(&Event::Role { node: self.shared.name.clone(), term, role });
+    }
+
+    fn on_leader(
+        &mut self,
+        engine: &Engine<Ticket>,
+        told: &Told,
+        leader: Option<crate::core::types::Incarnation>,
+    ) {
+        let leader = leader.map(|leader| engine.name_of(leader));
+        let term = told.term.0;
+        if self.leader.as_ref() == Some(&(leader.clone(), term)) {
+            return;
+        }
+        match &leader {
+            Some(name) if *name == self.shared.name => {}
+            Some(name) => self.line(Level::Info, told, &format!("follows {name}")),
+            None => self.line(Level::Info, told, "knows no leader"),
+        }
+        self.leader = Some((leader.clone(), term));
+        self.config.emit(&Event::Leader { node: self.shared.name.clone(), term, leader });
+    }
+
+    fn on_members(&self, engine: &Engine<Ticket>, told: &Told, index: u64) {
+        let members = engine.core().members().into_iter().flat_map(|members| &members.members);
+        let names: Vec<String> = members
+            .map(|member| match (member.voter, member.incarnation) {
+                (true, Some(_)) => member.name.clone(),
+                (true, None) => format!("{} (never heard)", member.name),
+                (false, _) => format!("{} (learner)", member.name),
+            })
+            .collect();
+        let text = format!("the members are {} as of entry {index}", names.join(", "));
+        self.line(Level::Info, told, &text);
+    }
+
+    /// What was dropped since it was last told.
+    pub(super) fn tell_counts(&mut self, engine: &Engine<Ticket>, lost: u64, now: Time) {
+        if now < self.counts_at {
+            return;
+        }
+        self.counts_at = now.plus(COUNTS_EVERY);
+        let counts = engine.counts();
+        let news = counts.lost() != self.counts_told.0.lost() || lost != self.counts_told.1;
+        if news && log::log_enabled!(target: "kontiki", Level::Debug) {
+            log::debug!(
+                target: "kontiki",
+                "{}: of {} datagrams so far, dropped: {}; could not be sent: {lost}",
+                self.shared.name,
+                counts.received,
+                counts.describe()
+            );
+            self.counts_told = (counts.clone(), lost);
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The way to each other node: messages into frames, and back.
+//!
+//! Small messages to one node share a datagram; a message that no datagram holds
+//! goes in fragments, of which the lost ones are sent again (`wire::fragment`).
+//! The links hold nothing for a life that is not believed: fragments of others
+//! are dropped before they take any memory.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use crate::core::Core;
+use crate::core::effect::Outgoing as Post;
+use crate::core::lives::Neighbor;
+use crate::core::message::{Envelope, Message};
+use crate::core::types::{Life, Time};
+use crate::operation::Operation;
+use crate::wire::fragment::{Incoming, Outgoing};
+use crate::wire::frame::{self, FrameWriter, Header};
+use crate::wire::{Part, Refusal, codec, decode_part};
+
+use super::counts::Counts;
+use super::Output;
+
+/// Room that is left for what stands around the entries of an append.
+const AROUND_ENTRIES: usize = 128;
+/// A long message may be so much longer than the value that it carries.
+const AROUND_VALUE: usize = 4096;
+/// Of a long message's fragments something new must come within this time.
+const FRAGMENTS_FOR: u64 = 10_000_000;
+/// So many buffers of datagrams are kept to be used again.
+const BUFFERS_KEPT: usize = 64;
+
+/// How many bytes of entries fit in one datagram from here to there.
+pub(super) fn append_bytes(from: SocketAddr, to: SocketAddr) -> usize {
+    frame::part_limit(frame::datagram_bytes(from, to)) - AROUND_ENTRIES
+}
+
+/// The ways to all other nodes.
+#[derive(Debug)]
+pub(super) struct Links {
+    links: Vec<Link>,
+    /// A message's bytes, on their way into a frame.
+    scratch: Vec<u8>,
+    buffers: Vec<Vec<u8>>,
+}
+
+/// The way to one other node.
+#[derive(Debug)]
+struct Link {
+    address: SocketAddr,
+    capacity: usize,
+    frame: FrameWriter,
+    /// Who speaks to whom in the frame that is being written, if one is.
+    header: Option<Header>,
+    /// The life whose fragments these are.
+    peer: Life,
+    outgoing: Outgoing,
+    incoming: Incoming,
+    acknowledge: bool,
+    limit_bytes: usize,
+}
+
+impl Links {
+    pub(super) fn new(own: SocketAddr, others: &[Neighbor], max_value_bytes: usize) -> Links {
+        let link = |other: &Neighbor| {
+            let capacity = frame::datagram_bytes(own, other.address);
+            // Two messages of the greatest length: the next one waits while the
+            // last fragments of the one before are on their way.
+            let limit_bytes = 2 * (max_value_bytes + AROUND_VALUE);
+            let (outgoing, incoming) = fresh(capacity, limit_bytes);
+            Link {
+                address: other.address,
+                capacity,
+                frame: FrameWriter::new(),
+                header: None,
+                peer: Envelope::ANYONE,
+                outgoing,
+                incoming,
+                acknowledge: false,
+                limit_bytes,
+            }
+        };
+        let links = others.iter().map(link).collect();
+        Links { links, scratch: Vec::new(), buffers: Vec::new() }
+    }
+
+    /// Takes a datagram apart and gives the core what is whole.
+    pub(super) fn receive(
+        &mut self,
+        datagram: &[u8],
+        core: &mut Core,
+        counts: &mut Counts,
+        now: Time,
+    ) {
+        counts.received += 1;
+        let frame = match frame::open(datagram) {
+            Ok(frame) => frame,
+            Err(refusal) => return counts.refuse(refusal),
+        };
+        for part in frame.parts {
+            match decode_part(part) {
+                Err(refusal) => counts.refuse(refusal),
+                Ok(Part::Message(message)) => {
+                    deliver(&frame.header, message, core, counts, now);
+                }
+                Ok(Part::Fragment(fragment)) => {
+                    let Some(link) = self.of(&frame.header, core) else {
+                        counts.drop_message(crate::core::Refused::NotBelieved);
+                        continue;
+                    };
+                    link.acknowledge = true;
+                    match link.incoming.on_fragment(now, &fragment) {
+                        Ok(None) => {}
+                        Ok(Some(whole)) => match codec::decode_shared(&whole) {
+                            Ok(message) => deliver(&frame.header, message, core, counts, now),
+                            Err(refusal) => counts.refuse(refusal),
+                        },
+                        Err(refusal) => counts.refuse(refusal),
+                    }
+                }
+                Ok(Part::FragmentAck(ack)) => match self.of(&frame.header, core) {
+                    Some(link) => link.outgoing.on_ack(now, &ack),
+                    None => counts.drop_message(crate::core::Refused::NotBelieved),
+                },
+            }
+        }
+    }
+
+    /// The link of a believed life; what was under way to and from an earlier
+    /// life of that node is forgotten.
+    fn of(&mut self, header: &Header, core: &Core) -> Option<&mut Link> {
+        if !core.belongs(header.cluster, header.from, header.to) {
+            return None;
+        }
+        let peer = core.peers().iter().find(|peer| peer.believed == Some(header.from))?;
+        let link = self.links.iter_mut().find(|link| link.address == peer.node.address)?;
+        link.meet(header.from);
+        Some(link)
+    }
+
+    /// Puts a message into the frame for its addressee.
+    pub(super) fn send<T>(&mut self, post: Post, output: &mut Output<T>, now: Time) {
+        let Post { address, envelope } = post;
+        let Some(link) = self.links.iter_mut().find(|link| link.address == address) else {
+            return;
+        };
+        self.scratch.clear();
+        codec::encode_message(&envelope.message, &mut self.scratch);
+        let header = Header { cluster: envelope.cluster, from: envelope.from, to: envelope.to };
+        if self.scratch.len() > frame::part_limit(link.capacity) {
+            link.meet(envelope.to);
+            link.send_long(&envelope.message, &header, &self.scratch);
+            link.poll(&header, &mut self.buffers, output, now);
+            return;
+        }
+        link.push(&header, &self.scratch, &mut self.buffers, output);
+    }
+
+    /// Lets out what was written, and what is due of long messages.
+    pub(super) fn finish<T>(&mut self, core: &Core, output: &mut Output<T>, now: Time) {
+        for link in &mut self.links {
+            if link.acknowledge || !link.outgoing.is_empty() {
+                let cluster = core.hard().cluster.unwrap_or_default();
+                let header = Header { cluster, from: core.me(), to: link.peer };
+                link.poll(&header, &mut self.buffers, output, now);
+            }
+            link.seal(&mut self.buffers, output);
+        }
+    }
+
+    pub(super) fn tick(&mut self, now: Time) {
+        for link in &mut self.links {
+            link.incoming.expire(now);
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Time {
+        let due = self
+            .links
+            .iter()
+            .flat_map(|link| [link.outgoing.deadline(), link.incoming.deadline()])
+            .flatten();
+        due.min().unwrap_or(Time(u64::MAX))
+    }
+
+    pub(super) fn recycle(&mut self, datagrams: &mut Vec<(SocketAddr, Vec<u8>)>) {
+        for (_, mut buffer) in datagrams.drain(..) {
+            if self.buffers.len() < BUFFERS_KEPT {
+                buffer.clear();
+                self.buffers.push(buffer);
+            }
+        }
+    }
+}
+
+impl Link {
+    fn meet(&mut self, peer: Life) {
+        if self.peer != peer {
+            self.peer = peer;
+            (self.outgoing, self.incoming) = fresh(self.capacity, self.limit_bytes);
+            self.acknowledge = false;
+        }
+    }
+
+    /// A long message waits for its turn. An append that is on its way already is
+    /// not put in twice: it arrives, or the leader sends it again.
+    fn send_long(&mut self, message: &Message, header: &Header, bytes: &[u8]) {
+        let tag = match message {
+            Message::AppendEntries(append) => {
+                crc32fast::hash(&[append.prev_log_index.0, append.term.0, header.from.run.0]
+                    .map(u64::to_le_bytes)
+                    .concat()) as u64
+            }
+            _ => 0,
+        };
+        if tag == 0 || !self.outgoing.has_tag(tag) {
+            // What finds no room is lost, as on a full network.
+            self.outgoing.push(tag, Bytes::copy_from_slice(bytes));
+        }
+    }
+
+    /// Lets out the fragments and acknowledgements that are due.
+    fn poll<T>(
+        &mut self,
+        header: &Header,
+        buffers: &mut Vec<Vec<u8>>,
+        output: &mut Output<T>,
+        now: Time,
+    ) {
+        let Link { outgoing, incoming, frame, header: begun, address, capacity, .. } = self;
+        let mut writer = Writer { frame, begun, address: *address, capacity: *capacity };
+        if std::mem::take(&mut self.acknowledge) {
+            incoming.poll_acks(&mut |part| writer.push(header, part, buffers, output));
+        }
+        outgoing.poll(now, &mut |part| writer.push(header, part, buffers, output));
+    }
+
+    fn push<T>(
+        &mut self,
+        header: &Header,
+        part: &[u8],
+        buffers: &mut Vec<Vec<u8>>,
+        output: &mut Output<T>,
+    ) {
+        self.writer().push(header, part, buffers, output);
+    }
+
+    fn seal<T>(&mut self, buffers: &mut Vec<Vec<u8>>, output: &mut Output<T>) {
+        self.writer().seal(buffers, output);
+    }
+
+    fn writer(&mut self) -> Writer<'_> {
+        Writer {
+            frame: &mut self.frame,
+            begun: &mut self.header,
+            address: self.address,
+            capacity: self.capacity,
+        }
+    }
+}
+
+/// A link's frame, while parts are put in.
+struct Writer<'a> {
+    frame: &'a mut FrameWriter,
+    begun: &'a mut Option<Header>,
+    address: SocketAddr,
+    capacity: usize,
+}
+
+impl Writer<'_> {
+    fn push<T>(
+        &mut self,
+        header: &Header,
+        part: &[u8],
+        buffers: &mut Vec<Vec<u8>>,
+        output: &mut Output<T>,
+    ) {
+        if self.begun.as_ref() == Some(header) && self.frame.push(part) {
+            return;
+        }
+        self.seal(buffers, output);
+        self.frame.begin(header, self.capacity);
+        *self.begun = Some(*header);
+        let fits = self.frame.push(part);
+        assert!(fits, "a part of {} bytes does not fit an empty frame", part.len());
+    }
+
+    fn seal<T>(&mut self, buffers: &mut Vec<Vec<u8>>, output: &mut Output<T>) {
+        if self.begun.take().is_some() {
+            let mut buffer = buffers.pop().unwrap_or_default();
+            buffer.extend_from_slice(self.frame.finish());
+            output.datagrams.push((self.address, buffer));
+        }
+    }
+}
+
+fn fresh(capacity: usize, limit_bytes: usize) -> (Outgoing, Incoming) {
+    let part_bytes = frame::part_limit(capacity);
+    (
+        Outgoing::new(part_bytes, limit_bytes, FRAGMENTS_FOR),
+        Incoming::new(limit_bytes, FRAGMENTS_FOR),
+    )
+}
+
+/// Gives a message to the core. Operations that nobody could read are refused
+/// before they could reach a log.
+fn deliver(header: &Header, message: Message, core: &mut Core, counts: &mut Counts, now: Time) {
+    if let Message::Propose(propose) = &message
+        && propose.operations.iter().any(|operation| Operation::decode(operation).is_none())
+    {
+        return counts.refuse(Refusal::Malformed);
+    }
+    let Header { cluster, from, to } = *header;
+    if let Err(refused) = core.receive(Envelope { cluster, from, to, message }, now) {
+        counts.drop_message(refused);
+    }
+}

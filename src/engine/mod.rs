@@ -1,0 +1,312 @@
+//! One node as bytes: core, codec, frames, fragments, requests, replicated state.
+//!
+//! ```text
+//!   datagram ─► links ─► core ─► links ─► frames
+//!   request ─► clients ──►│
+//!   done ────► host       ├─► log, applied ─► host ─► outcomes ─► clients ─► answers
+//! ```
+//!
+//! Bytes and times in, bytes and effects out: no socket, no clock, no thread. The
+//! law is the core's: give it all that is ready, `flush` once, carry out what
+//! comes. `T` is what a request is answered by: a channel's end in the driver, a
+//! number where a whole cluster runs in one thread.
+//!
+//! The state of a volatile node is its memory: a write is done when it is asked
+//! for. Where the log goes to a disk, `carry_out` is the place, and `Core::written`
+//! comes later.
+
+mod clients;
+mod counts;
+mod host;
+mod links;
+mod reads;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+
+use crate::committed;
+use crate::core::effect::{Detail, Effects, RoleName, Told, Waiting};
+use crate::core::types::{Incarnation, Index, Run, Term, Time};
+use crate::core::{self, Core, Saved};
+use crate::error::RequestError;
+use crate::request::{Answer, Kind};
+
+use self::clients::Clients;
+use self::links::Links;
+use self::reads::Read;
+
+pub(crate) use self::counts::Counts;
+pub(crate) use self::host::{Done, Host, Job, perform};
+pub(crate) use self::reads::Question;
+
+/// What one flush gave. Reused from flush to flush.
+#[derive(Debug)]
+pub(crate) struct Output<T> {
+    /// Datagrams and where to. Their buffers go back with `Engine::recycle`.
+    pub(crate) datagrams: Vec<(SocketAddr, Vec<u8>)>,
+    /// Requests that ended.
+    pub(crate) answers: Vec<(T, Answer)>,
+    /// Work for the machine's thread, if there is one.
+    pub(crate) job: Option<Job<T>>,
+    /// The story.
+    pub(crate) notes: Vec<Told>,
+}
+
+impl<T> Default for Output<T> {
+    fn default() -> Output<T> {
+        Output { datagrams: Vec::new(), answers: Vec::new(), job: None, notes: Vec::new() }
+    }
+}
+
+/// What an engine is made of.
+pub(crate) struct Setup {
+    pub(crate) core: core::Setup,
+    pub(crate) request_timeout: u64,
+    pub(crate) max_value_bytes: usize,
+}
+
+/// One node.
+pub(crate) struct Engine<T> {
+    core: Core,
+    effects: Effects,
+    links: Links,
+    clients: Clients<T>,
+    host: Host,
+    counts: Counts,
+    heartbeat: u64,
+    /// The end of what was given to the host.
+    handed: Index,
+    known_leader: (Term, Option<Incarnation>),
+}
+
+/// So many rounds of work does one flush do before it lets the datagrams out.
+const ROUNDS_A_FLUSH: usize = 64;
+/// So many entries does a host get at once: heartbeats must not wait for more.
+const ENTRIES_A_JOB: usize = 4096;
+
+impl<T> Engine<T> {
+    /// A node with what it remembers.
+    pub(crate) fn new(
+        setup: Setup,
+        saved: Saved,
+        run: Run,
+        seed: u64,
+        host: Host,
+        now: Time,
+    ) -> Engine<T> {
+        let own = setup.core.own.address;
+        let heartbeat = setup.core.heartbeat;
+        let links = Links::new(own, &setup.core.others, setup.max_value_bytes);
+        let mut core_setup = setup.core;
+        core_setup.append_bytes = core_setup
+            .others
+            .iter()
+            .map(|other| links::append_bytes(own, other.address))
+            .collect();
+        let core = Core::new(core_setup, saved, run, seed, now);
+        Engine {
+            clients: Clients::new(core.me(), setup.request_timeout, heartbeat * 2),
+            core,
+            effects: Effects::default(),
+            links,
+            host,
+            counts: Counts::default(),
+            heartbeat,
+            handed: Index(0),
+            known_leader: (Term(0), None),
+        }
+    }
+
+    /// A datagram came. What it holds that cannot be taken is counted.
+    pub(crate) fn datagram(&mut self, bytes: &[u8], now: Time) {
+        self.links.receive(bytes, &mut self.core, &mut self.counts, now);
+    }
+
+    /// A request came.
+    pub(crate) fn request(&mut self, ticket: T, kind: Kind, now: Time) {
+        let question = match kind {
+            Kind::Command { buffer, id } => return self.clients.command(ticket, buffer, id, now),
+            Kind::Query { json } => Question::Query(json),
+            Kind::Lookup { id } => Question::Lookup(id),
+            Kind::Bad { reason } => {
+                return self.clients.answer(ticket, Err(RequestError::Invalid { reason }));
+            }
+        };
+        let deadline = self.clients.read_deadline(now);
+        self.clients.reads.push(Read { ticket, question, deadline });
+    }
+
+    /// The machine's thread has done its job.
+    pub(crate) fn done(&mut self, done: Done<T>) {
+        self.host.take_back();
+        self.settle(done);
+    }
+
+    fn settle(&mut self, done: Done<T>) {
+        self.host.reached(done.applied, done.newest, done.session_age);
+        for outcome in done.outcomes {
+            self.clients.on_outcome(outcome);
+        }
+        for (ticket, answer) in done.answers {
+            self.clients.answer(ticket, answer);
+        }
+    }
+
+    /// Time passed.
+    pub(crate) fn tick(&mut self, now: Time) {
+        self.core.tick(now);
+        self.links.tick(now);
+    }
+
+    /// When something is due. Waking earlier does no harm.
+    pub(crate) fn deadline(&self) -> Time {
+        self.core.deadline().min(self.clients.deadline()).min(self.links.deadline())
+    }
+
+    /// Does all that can be done now, and says what is to be carried out.
+    pub(crate) fn flush(&mut self, output: &mut Output<T>, now: Time) {
+        for _ in 0..ROUNDS_A_FLUSH {
+            self.clients.drive(&mut self.core, self.host.session_age(), now);
+            self.core.flush(now, &mut self.effects);
+            let quiet = self.effects.is_empty();
+            self.carry_out(output, now);
+            let applied = self.apply(output);
+            if quiet && !applied {
+                break;
+            }
+        }
+        self.links.finish(&self.core, output, now);
+        if let Some(failure) = self.core.failure() {
+            let reason = failure.to_string();
+            self.clients.end_all(&RequestError::Failed { reason });
+        }
+        self.clients.drain_answers(&mut output.answers);
+    }
+
+    /// Sends before it writes: the followers' work and the own overlap.
+    fn carry_out(&mut self, output: &mut Output<T>, now: Time) {
+        output.notes.append(&mut self.effects.notes);
+        for outgoing in self.effects.sends.drain(..) {
+            self.links.send(outgoing, output, now);
+        }
+        if let Some(from) = self.effects.truncated.take() {
+            self.clients.on_truncated(from);
+        }
+        if let Some(write) = self.effects.write.take() {
+            if let Some(from) = write.from
+                && !self.core.leads()
+            {
+                self.clients.on_appended(&self.core, from);
+            }
+            self.core.written(write.number, now);
+        }
+        for ready in self.effects.reads.drain(..) {
+            self.clients.reads.on_ready(&ready);
+        }
+        let leader = (self.core.term(), self.core.leader());
+        if leader != self.known_leader {
+            self.known_leader = leader;
+            self.clients.on_leader_change();
+        }
+    }
+
+    /// Hands committed and durable entries on, and reads that need no more than
+    /// them. Says whether anything was done here.
+    fn apply(&mut self, output: &mut Output<T>) -> bool {
+        if self.host.is_busy() {
+            return false;
+        }
+        let applicable = self.core.applicable();
+        let last = Index(applicable.0.min(self.handed.0 + ENTRIES_A_JOB as u64));
+        let reads = self.clients.reads.take_ready(last.max(self.handed));
+        if last <= self.handed && reads.is_empty() {
+            return false;
+        }
+        let entries = host::entries(self.core.log(), self.handed, last);
+        self.handed = self.handed.max(last);
+        let job = Job { entries, reads };
+        match self.host.run(job) {
+            Ok(done) => {
+                self.settle(done);
+                true
+            }
+            Err(job) => {
+                output.job = Some(job);
+                false
+            }
+        }
+    }
+
+    /// Buffers that were sent, to be used again.
+    pub(crate) fn recycle(&mut self, datagrams: &mut Vec<(SocketAddr, Vec<u8>)>) {
+        self.links.recycle(datagrams);
+    }
+
+    /// Ends all requests, and gives back what a restart would find.
+    pub(crate) fn stop(mut self, error: &RequestError, output: &mut Output<T>) -> Saved {
+        self.clients.end_all(error);
+        self.clients.drain_answers(&mut output.answers);
+        self.core.into_saved()
+    }
+
+    /// How much of the story is told.
+    pub(crate) fn set_detail(&mut self, detail: Detail) {
+        self.core.set_detail(detail);
+    }
+
+    /// What was refused and dropped, by reason.
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Why this node takes no part any more.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.core.failure().map(ToString::to_string)
+    }
+
+    /// The name of the node behind an incarnation.
+    pub(crate) fn name_of(&self, incarnation: Incarnation) -> String {
+        self.core.known_name(incarnation).map_or_else(|| incarnation.to_string(), str::to_string)
+    }
+
+    /// The interval of heartbeats, in microseconds.
+    pub(crate) fn heartbeat(&self) -> u64 {
+        self.heartbeat
+    }
+
+    /// The protocol's state, to look at.
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// The newest client entry that was applied.
+    pub(crate) fn newest(&self) -> Option<&committed::Entry> {
+        self.host.newest()
+    }
+}
+
+/// The role as the public has it.
+pub(crate) fn public_role(role: RoleName) -> committed::Role {
+    match role {
+        RoleName::Fresh => committed::Role::Fresh,
+        RoleName::Learner => committed::Role::Learner,
+        RoleName::Follower => committed::Role::Follower,
+        RoleName::PreCandidate | RoleName::Candidate => committed::Role::Candidate,
+        RoleName::Leader => committed::Role::Leader,
+    }
+}
+
+/// What a request that was never sent, and met its deadline, is told.
+fn out_of_time(core: &Core, timeout: u64, now: Time) -> RequestError {
+    let why = match (core.waiting(now), core.leader()) {
+        (Some(Waiting::ForVoters(names)), _) => {
+            format!("the cluster is not founded yet, {} was not heard", names.join(", "))
+        }
+        (Some(waiting), _) => waiting.to_string(),
+        (None, None) => "no leader was known".to_string(),
+        (None, Some(_)) => "the leader did not answer".to_string(),
+    };
+    let reason = format!("it was not sent within {} ms: {why}", timeout / 1000);
+    RequestError::Refused { reason }
+}

@@ -1,0 +1,301 @@
+//! `RaftNode`: the five calls.
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use mio::{Poll, Waker};
+use parking_lot::Mutex;
+
+use crate::committed::{Committed, Member, Role};
+use crate::config::Config;
+use crate::core::Saved;
+use crate::core::types::Incarnation;
+use crate::driver::{self, Ended, NodeThread};
+use crate::error::{Error, RequestError};
+use crate::guard;
+use crate::request::{HEADROOM, Kind, Pending, Request};
+use crate::shared::{Heard, Input, Shared, Standing, Ticket};
+
+/// One node of a cluster, with an OS thread of its own.
+///
+/// It is made by [`new`](RaftNode::new), takes part from [`start`](RaftNode::start)
+/// to [`stop`](RaftNode::stop), and does all its work in its own threads: no call
+/// but `start` and `stop` ever blocks. All calls may be made from any thread, also
+/// at the same time. Dropping it stops it.
+///
+/// ```no_run
+/// use kontiki::RaftNode;
+/// use serde_json::json;
+///
+/// let node = RaftNode::new("cluster.json", "node0")?;
+/// node.start()?;
+/// let reply = node.client_request(json!({"val": 1}))?.wait()?;
+/// println!("committed at {} in term {}", reply.index, reply.term);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct RaftNode {
+    shared: Arc<Shared>,
+    config: Config,
+    name: String,
+    life: Mutex<Life>,
+}
+
+/// Where the node's thread is.
+struct Life {
+    /// The number of the last run.
+    run: u64,
+    thread: Thread,
+}
+
+enum Thread {
+    /// It waits for `start`, or runs, or has ended by itself.
+    Up(JoinHandle<Option<Ended>>),
+    /// It is joined; the next `start` makes another.
+    Down(Box<Down>),
+    /// It was lost with all it held, which no code of ours lets happen.
+    Lost,
+}
+
+/// What is kept between a stop and a start.
+struct Down {
+    poll: Poll,
+    saved: Saved,
+}
+
+impl RaftNode {
+    /// Makes the node `name` of a config: a path, a `serde_json::Value`, a
+    /// [`Config`] or a reference to one.
+    ///
+    /// What can fail fails here: the config is read and checked, the node's UDP
+    /// socket bound, its state machine made, its thread spawned (and named after
+    /// the node). Blocks for as long as that takes. The node is silent until it is
+    /// started; its log is empty.
+    ///
+    /// [`Error::Config`] if the config has a mistake or does not have the name;
+    /// [`Error::Io`] if the address cannot be bound (another node may have it) or no
+    /// thread can be had; [`Error::Machine`] if the state machine cannot be made.
+    /// Nothing is left behind then.
+    pub fn new<C>(config: C, name: &str) -> Result<RaftNode, Error>
+    where
+        C: TryInto<Config>,
+        Error: From<C::Error>,
+    {
+        let config: Config = config.try_into()?;
+        config.check_name(name)?;
+        let poll = Poll::new().map_err(doing("making the node's poll"))?;
+        let waker =
+            Waker::new(poll.registry(), driver::WAKER).map_err(doing("making the node's bell"))?;
+        let shared = Arc::new(Shared::new(name, waker));
+        let saved = Saved::empty(Incarnation(driver::random_nonzero()?));
+        let down = Box::new(Down { poll, saved });
+        let (thread, error) = spawn(&shared, &config, down, 1);
+        if let Some(error) = error {
+            return Err(error);
+        }
+        let life = Mutex::new(Life { run: 1, thread });
+        Ok(RaftNode { shared, config, name: name.to_string(), life })
+    }
+
+    /// The node takes part from now on.
+    ///
+    /// Idempotent. After [`stop`](RaftNode::stop), or after the node failed, it takes
+    /// thread and socket again (and blocks for that long) and rejoins as after a
+    /// crash: with its log, term and vote, and nothing else. After a panic of its
+    /// own its memory is not trusted: it comes back with an empty log, as a new life
+    /// that the cluster admits.
+    ///
+    /// The errors are those of [`new`](RaftNode::new); the node stays stopped then, and
+    /// keeps what it remembers. Called from within a callback of a node's own
+    /// (`apply`, `on_commit`, a waker) a stopped node is not started: [`Error::Failed`].
+    pub fn start(&self) -> Result<(), Error> {
+        if guard::inside_node() {
+            return match self.shared.standing() {
+                Standing::Running => Ok(()),
+                _ => Err(Error::Failed {
+                    reason: "a node cannot be started from within a node's callback".to_string(),
+                }),
+            };
+        }
+        let mut life = self.life.lock();
+        let idle = match &life.thread {
+            Thread::Up(thread) => match self.shared.standing() {
+                Standing::Running => return Ok(()),
+                Standing::NotStarted => !thread.is_finished(),
+                Standing::Stopped | Standing::Failed => false,
+            },
+            Thread::Down(_) | Thread::Lost => false,
+        };
+        if !idle {
+            let down = self.join(&mut life)?;
+            life.run += 1;
+            let (thread, error) = spawn(&self.shared, &self.config, down, life.run);
+            life.thread = thread;
+            if let Some(error) = error {
+                return Err(error);
+            }
+        }
+        self.shared.set_standing(Standing::Running);
+        self.shared.put(Input::Start);
+        Ok(())
+    }
+
+    /// The node falls silent, at once and for all others to see as if it were gone.
+    ///
+    /// Outstanding requests end: with [`RequestError::Stopped`] if they were never
+    /// sent, else with [`RequestError::Unknown`]. Blocks until the thread has ended
+    /// (an `apply` that is under way is waited for) and the socket is released: another
+    /// `RaftNode` may take this one's place at once. Idempotent; drop does it too.
+    ///
+    /// Called from within a callback of a node's own (`apply`, `on_commit`, a waker)
+    /// it does not wait: the node ends soon after.
+    pub fn stop(&self) {
+        if guard::inside_node() {
+            // The number does not matter to a run that has ended.
+            if self.shared.standing() != Standing::NotStarted {
+                self.shared.put(Input::Stop(u64::MAX));
+            }
+            return;
+        }
+        let mut life = self.life.lock();
+        if let Ok(down) = self.join(&mut life) {
+            life.thread = Thread::Down(down);
+        }
+    }
+
+    /// Takes a request and sees it to the leader, wherever that is, through lost
+    /// datagrams and changes of leader. Never blocks.
+    ///
+    /// A JSON value is a command to commit; see [`Request`] for the other kinds.
+    /// The command is committed at most once. The [`Pending`] is waited on, polled,
+    /// awaited, or dropped: then the request goes on all the same.
+    ///
+    /// The error of this call means that nothing was sent: [`RequestError::NotStarted`],
+    /// [`Stopped`](RequestError::Stopped) or [`Failed`](RequestError::Failed) if the node
+    /// takes no part; [`Invalid`](RequestError::Invalid) if there is no such request;
+    /// [`TooLarge`](RequestError::TooLarge) above `max_value_bytes`;
+    /// [`Busy`](RequestError::Busy) with 65,536 requests or 256 MiB of them outstanding.
+    pub fn client_request(&self, request: impl Into<Request>) -> Result<Pending, RequestError> {
+        let kind = request.into().into_kind();
+        if let Some(refusal) = self.shared.refusal() {
+            return Err(refusal);
+        }
+        let bytes = match &kind {
+            Kind::Command { buffer, .. } => buffer.len() - HEADROOM,
+            Kind::Query { json } => json.len(),
+            Kind::Lookup { id } => id.len(),
+            Kind::Bad { reason } => return Err(RequestError::Invalid { reason: reason.clone() }),
+        };
+        let limit = self.config.settings().max_value_bytes;
+        if bytes > limit && !matches!(kind, Kind::Lookup { .. }) {
+            return Err(RequestError::TooLarge { bytes, limit });
+        }
+        let (sender, receiver) = oneshot::async_channel();
+        let ticket = Ticket::take(&self.shared.gauge, bytes, sender)?;
+        self.shared.put(Input::Request(ticket, kind));
+        // If the node ended meanwhile nobody reads the queue any more.
+        if let Some(refusal) = self.shared.refusal() {
+            self.shared.refuse_queued(&refusal);
+        }
+        Ok(Pending::new(receiver))
+    }
+
+    /// What this node knows to be agreed, and how it stands, as one value. Never
+    /// blocks and asks nobody.
+    pub fn check_committed_entry(&self) -> Committed {
+        let now = Instant::now();
+        let ago = |at: Instant| now.saturating_duration_since(at);
+        let standing = self.shared.standing();
+        let published = self.shared.published.lock();
+        let member = |member: &crate::shared::PublishedMember| Member {
+            name: member.name.clone(),
+            address: member.address,
+            voter: member.voter,
+            heard_ago: match member.heard {
+                Heard::Never => None,
+                Heard::At(at) => Some(ago(at)),
+                Heard::Own => Some(Duration::ZERO),
+            },
+        };
+        let running = standing == Standing::Running;
+        Committed {
+            node: self.name.clone(),
+            role: if running { published.role } else { Role::Stopped },
+            term: published.term,
+            leader: published.leader.clone().filter(|_| running),
+            entry: published.entry.clone(),
+            members: published.members.iter().map(member).collect(),
+            quorum_ago: published.quorum_at.map(ago),
+            waiting_for: published.waiting_for.clone(),
+        }
+    }
+
+    /// Ends the thread if there is one, and gives what it left.
+    fn join(&self, life: &mut Life) -> Result<Box<Down>, Error> {
+        let lost = || Error::Failed { reason: format!("the thread of {} was lost", self.name) };
+        match std::mem::replace(&mut life.thread, Thread::Lost) {
+            Thread::Down(down) => Ok(down),
+            Thread::Up(thread) => {
+                self.shared.put(Input::Stop(life.run));
+                let ended = thread.join().ok().flatten();
+                let Ended { poll, saved } = ended.ok_or_else(lost)?;
+                Ok(Box::new(Down { poll, saved }))
+            }
+            Thread::Lost => Err(lost()),
+        }
+    }
+}
+
+/// Spawns a node's thread, silent until `Input::Start`. With an error, the thread
+/// is down and keeps what was saved.
+fn spawn(
+    shared: &Arc<Shared>,
+    config: &Config,
+    down: Box<Down>,
+    run: u64,
+) -> (Thread, Option<Error>) {
+    let prepared = match driver::prepare(config, &shared.name, down.poll.registry()) {
+        Ok(prepared) => prepared,
+        Err(error) => return (Thread::Down(down), Some(error)),
+    };
+    let stopped = shared.refusal().unwrap_or(RequestError::Stopped);
+    shared.refuse_queued(&stopped);
+    // A thread that cannot be spawned drops what it was to own, so it takes that
+    // out of a slot when it runs.
+    let slot = Arc::new(Mutex::new(Some(down)));
+    let theirs = Arc::clone(&slot);
+    let (shared, config) = (Arc::clone(shared), config.clone());
+    let name = shared.name.clone();
+    let body = move || {
+        let Down { poll, saved } = *theirs.lock().take()?;
+        Some(NodeThread { shared, config, prepared, poll, saved, run }.run())
+    };
+    let spawned = std::thread::Builder::new().name(name.clone()).spawn(body);
+    match (spawned, slot) {
+        (Ok(thread), _) => (Thread::Up(thread), None),
+        (Err(source), slot) => {
+            let thread = slot.lock().take().map_or(Thread::Lost, Thread::Down);
+            (thread, Some(Error::Io { doing: format!("spawning the thread of {name}"), source }))
+        }
+    }
+}
+
+fn doing(doing: &str) -> impl FnOnce(std::io::Error) -> Error + '_ {
+    move |source| Error::Io { doing: doing.to_string(), source }
+}
+
+impl Drop for RaftNode {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl fmt::Debug for RaftNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RaftNode")
+            .field("name", &self.name)
+            .field("standing", &self.shared.standing())
+            .finish_non_exhaustive()
+    }
+}

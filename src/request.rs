@@ -1,0 +1,792 @@
+//! What a client asks (`Request`), the answer (`Reply`), and the wait between
+//! the two (`Pending`).
+//!
+//! A request is encoded in the caller's thread, straight into the buffer that
+//! travels: the JSON stands behind `HEADROOM` free bytes, into which the node
+//! later writes the header. What goes wrong at encoding is kept in the
+//! request, and `client_request` answers it as `RequestError::Invalid`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+use std::{future::Future, pin::Pin};
+
+use oneshot::AsyncReceiver;
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+
+use crate::error::RequestError;
+use crate::guard;
+
+/// So many bytes are free in front of a command's JSON.
+pub(crate) const HEADROOM: usize = 32;
+
+/// An id of the caller's has at most so many bytes, and at least 1.
+const ID_BYTES_LIMIT: usize = 256;
+
+/// The first guess at the size of a request's JSON; most are smaller.
+const JSON_BYTES_GUESS: usize = 128;
+
+/// So many arrays and objects may stand one in another: what `serde_json` reads back.
+const DEPTH_LIMIT: usize = 127;
+
+/// `serde_json` takes an object that begins with this key for text that is yet to
+/// be parsed, and so would not read it back as it was.
+const RAW_VALUE_MARK: &str = "$serde_json::private::RawValue";
+
+/// Until it parks, a waiting thread looks so long whether the answer is there.
+/// A commit on one machine takes less, and waking a thread costs as much again.
+const LOOK_BEFORE_PARKING: Duration = Duration::from_micros(50);
+
+/// What a client asks of the cluster: a command, a query or a lookup.
+///
+/// Any JSON value is a command: `client_request(json!({"val": 1}))`. To make a
+/// request never fails and never blocks; a value that cannot be sent is
+/// answered by `client_request` as [`RequestError::Invalid`], and nothing is changed then.
+///
+/// ```
+/// use kontiki::Request;
+/// use serde_json::json;
+///
+/// let plain = Request::from(json!({"val": 1}));
+/// let named = Request::command(&("deposit", 10)).id("order-17");
+/// let read = Request::query(&"balance");
+/// let again = Request::lookup("order-17");
+/// assert_eq!(format!("{named:?}"), r#"Request::command(["deposit",10]).id("order-17")"#);
+/// # let _ = (plain, read, again);
+/// ```
+///
+/// # What can be sent
+///
+/// Whatever `serde_json` writes and reads back: at most 127 arrays and objects
+/// one in another, keys that are text (numbers and `bool`s as keys become text), numbers
+/// within the range of `f64`. As `serde_json` has it, a `f64` that is NaN or
+/// infinite becomes `null`, and an integer beyond 64 bits is read back as a `f64`.
+#[derive(Clone)]
+pub struct Request {
+    kind: Kind,
+}
+
+/// A request as the node takes it.
+#[derive(Clone)]
+pub(crate) enum Kind {
+    /// To be committed: `HEADROOM` zero bytes, then the JSON; and the caller's id.
+    Command { buffer: Vec<u8>, id: Option<String> },
+    /// A question for the state machine, as JSON.
+    Query { json: Vec<u8> },
+    /// Which entry was committed under this id?
+    Lookup { id: String },
+    /// There is no such request, and why.
+    Bad { reason: String },
+}
+
+impl Request {
+    /// A value to be committed, once, and applied by every node.
+    ///
+    /// The value is encoded here, in the caller's thread, and not held on to.
+    pub fn command<T: Serialize + ?Sized>(value: &T) -> Request {
+        let command = |buffer| Kind::Command { buffer, id: None };
+        Request::of(encode_checked(HEADROOM, value).map(command))
+    }
+
+    /// A question for the state machine's `query`: a linearizable read that
+    /// sees everything that was committed before it was asked, and adds nothing
+    /// to the log. Without a state machine the answer is the newest committed value.
+    pub fn query<T: Serialize + ?Sized>(question: &T) -> Request {
+        Request::of(encode_checked(0, question).map(|json| Kind::Query { json }))
+    }
+
+    /// The reply to the command that was committed under this id, if its id is
+    /// still remembered; else [`RequestError::NotFound`]. It is a linearizable
+    /// read and adds nothing to the log.
+    pub fn lookup(id: impl Into<String>) -> Request {
+        let id = id.into();
+        Request::of(check_id(&id).map(|()| Kind::Lookup { id }))
+    }
+
+    /// Gives a command an id of the caller's, 1 to 256 bytes of text: while the
+    /// cluster remembers it, the same id is committed once, and who asks again, at
+    /// any node, gets the first one's reply. The last id given counts.
+    ///
+    /// Queries and lookups have none: `client_request` answers `Invalid` then.
+    pub fn id(mut self, id: impl Into<String>) -> Request {
+        let id = id.into();
+        let reason = match (&mut self.kind, check_id(&id)) {
+            (Kind::Command { id: place, .. }, Ok(())) => {
+                *place = Some(id);
+                return self;
+            }
+            (Kind::Command { .. }, Err(reason)) => reason,
+            (Kind::Query { .. }, _) => {
+                "an id was given to a query; only a command has one, since only a command \
+                 is committed"
+                    .to_string()
+            }
+            (Kind::Lookup { .. }, _) => {
+                "an id was given to a lookup beside the one that it looks for; only a command \
+                 is committed under an id"
+                    .to_string()
+            }
+            (Kind::Bad { .. }, _) => return self,
+        };
+        Request { kind: Kind::Bad { reason } }
+    }
+
+    /// The request as the node takes it.
+    pub(crate) fn into_kind(self) -> Kind {
+        self.kind
+    }
+
+    fn of(kind: Result<Kind, String>) -> Request {
+        Request { kind: kind.unwrap_or_else(|reason| Kind::Bad { reason }) }
+    }
+}
+
+/// A command. The same as [`Request::command`], and a little quicker.
+impl From<Value> for Request {
+    fn from(value: Value) -> Request {
+        Request::from(&value)
+    }
+}
+
+/// A command. The same as [`Request::command`], and a little quicker.
+impl From<&Value> for Request {
+    fn from(value: &Value) -> Request {
+        // A `Value` holds nothing that cannot be read back but its depth, so
+        // the text need not be parsed. The check comes first: the encoder
+        // goes as deep as the value does.
+        let buffer = check_depth(value, DEPTH_LIMIT).and_then(|()| encode(HEADROOM, value));
+        Request::of(buffer.map(|buffer| Kind::Command { buffer, id: None }))
+    }
+}
+
+/// The call that makes it, with the JSON as it is.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            Kind::Command { buffer, id } => {
+                let json = String::from_utf8_lossy(&buffer[HEADROOM..]);
+                write!(f, "Request::command({json})")?;
+                id.iter().try_for_each(|id| write!(f, ".id({id:?})"))
+            }
+            Kind::Query { json } => {
+                write!(f, "Request::query({})", String::from_utf8_lossy(json))
+            }
+            Kind::Lookup { id } => write!(f, "Request::lookup({id:?})"),
+            Kind::Bad { reason } => write!(f, "Request::invalid({reason:?})"),
+        }
+    }
+}
+
+fn check_id(id: &str) -> Result<(), String> {
+    match id.len() {
+        0 => Err("the id is empty; it must have 1 to 256 bytes".to_string()),
+        1..=ID_BYTES_LIMIT => Ok(()),
+        bytes => Err(format!("the id has {bytes} bytes; it must have 1 to {ID_BYTES_LIMIT}")),
+    }
+}
+
+fn encode<T: Serialize + ?Sized>(headroom: usize, value: &T) -> Result<Vec<u8>, String> {
+    let mut buffer = Vec::with_capacity(headroom + JSON_BYTES_GUESS);
+    buffer.resize(headroom, 0);
+    match serde_json::to_writer(&mut buffer, value) {
+        Ok(()) => Ok(buffer),
+        Err(error) => Err(format!("the value has no JSON: {error}")),
+    }
+}
+
+fn encode_checked<T: Serialize + ?Sized>(headroom: usize, value: &T) -> Result<Vec<u8>, String> {
+    let buffer = encode(headroom, value)?;
+    match check_json(&buffer[headroom..]) {
+        Ok(()) => Ok(buffer),
+        Err(error) => Err(format!("the value's JSON could not be read back: {error}")),
+    }
+}
+
+fn check_depth(value: &Value, left: usize) -> Result<(), String> {
+    let mark_leads = |map: &serde_json::Map<_, _>| {
+        map.keys().next().is_some_and(|key: &String| key == RAW_VALUE_MARK)
+    };
+    match value {
+        Value::Array(_) | Value::Object(_) if left == 0 => Err(format!(
+            "the value is nested too deeply: at most {DEPTH_LIMIT} arrays and objects may stand \
+             one in another"
+        )),
+        Value::Array(items) => items.iter().try_for_each(|item| check_depth(item, left - 1)),
+        Value::Object(map) if mark_leads(map) => Err(format!(
+            "an object begins with the key {RAW_VALUE_MARK}, which is serde_json's own"
+        )),
+        Value::Object(map) => map.values().try_for_each(|item| check_depth(item, left - 1)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether `serde_json` would read this back as a `Value`; builds nothing.
+pub(crate) fn check_json(json: &[u8]) -> Result<(), serde_json::Error> {
+    serde_json::from_slice::<Readable>(json).map(|_| ())
+}
+
+/// Any JSON that can be read. `IgnoredAny` will not do: what is ignored is not
+/// checked for depth, range or surrogates.
+struct Readable;
+
+impl<'de> Deserialize<'de> for Readable {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Readable, D::Error> {
+        deserializer.deserialize_any(Readable)
+    }
+}
+
+impl<'de> Visitor<'de> for Readable {
+    type Value = Readable;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Readable, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Readable, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Readable, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Readable, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Readable, E> {
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Readable, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Readable, A::Error> {
+        while items.next_element::<Readable>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Readable, A::Error> {
+        let mut first = true;
+        while let Some(Key { is_mark }) = map.next_key()? {
+            if first && is_mark {
+                let text = format!("the key {RAW_VALUE_MARK} is serde_json's own");
+                return Err(serde::de::Error::custom(text));
+            }
+            first = false;
+            map.next_value::<Readable>()?;
+        }
+        Ok(self)
+    }
+}
+
+/// An object's key, of which only this is of interest.
+struct Key {
+    is_mark: bool,
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Key, D::Error> {
+        deserializer.deserialize_str(KeyVisitor)
+    }
+}
+
+struct KeyVisitor;
+
+impl Visitor<'_> for KeyVisitor {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Key, E> {
+        Ok(Key { is_mark: key == RAW_VALUE_MARK })
+    }
+}
+
+/// The answer to a request that went well.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Reply {
+    /// Where the command stands in the log; for a query, up to where the state
+    /// that answered had been applied; for a lookup, where the command stands that it found.
+    pub index: u64,
+    /// The term of that place; for a query, the term in which it was answered.
+    pub term: u64,
+    /// What the state machine answered. Without one: `Null` for a command, the
+    /// newest committed value for a query (`Null` before the first), the
+    /// original reply for a lookup.
+    pub value: Value,
+    /// Whether `value` is that answer. `false` only where the answer to a
+    /// command that was committed earlier, under the same id, is no longer
+    /// held: the command is committed, and `value` is `Null`.
+    pub value_kept: bool,
+}
+
+/// How a request ends.
+pub(crate) type Answer = Result<Reply, RequestError>;
+
+/// A request on its way. Wait for it, poll it, await it, or drop it: the
+/// request goes on all the same.
+///
+/// It is a `Future`, of no runtime in particular. The answer is kept: asked
+/// again, by whichever way, it is the same. Every request is answered, at the
+/// latest after the config's `request_timeout_ms`; one whose node is gone ends
+/// as [`RequestError::Unknown`].
+pub struct Pending {
+    state: State,
+}
+
+enum State {
+    /// The receiver alone cannot be shared between threads. The lock is never
+    /// taken, since every use has the `Pending` to itself.
+    Waiting(Mutex<AsyncReceiver<Answer>>),
+    Answered(Answer),
+}
+
+impl Pending {
+    /// The answer comes by the receiver; a sender that is dropped means `Unknown`.
+    pub(crate) fn new(receiver: AsyncReceiver<Answer>) -> Pending {
+        Pending { state: State::Waiting(Mutex::new(receiver)) }
+    }
+
+    /// Blocks until the answer is there.
+    ///
+    /// Within a node's own callbacks (`apply`, `query`, `on_commit`) it never
+    /// blocks, since it would keep the answer from coming: if that is not
+    /// there yet, it is [`RequestError::Invalid`] and the request goes on.
+    pub fn wait(mut self) -> Result<Reply, RequestError> {
+        self.block(None)?;
+        match self.state {
+            State::Answered(answer) => answer,
+            State::Waiting(_) => unreachable!("blocked without a limit, and there is no answer"),
+        }
+    }
+
+    /// Blocks until the answer is there, at most so long. `None` means not yet:
+    /// the request goes on and may be waited for again.
+    ///
+    /// Within a node's own callbacks as [`wait`](Pending::wait): it does not block
+    /// there, and only what is there already is answered.
+    pub fn wait_timeout(&mut self, limit: Duration) -> Result<Option<Reply>, RequestError> {
+        if limit.is_zero() {
+            return self.try_reply();
+        }
+        // A limit that no clock can reach is none.
+        self.block(Instant::now().checked_add(limit))?;
+        self.answer().cloned().transpose()
+    }
+
+    /// The answer if it is there, without blocking. `None` means not yet.
+    pub fn try_reply(&mut self) -> Result<Option<Reply>, RequestError> {
+        self.look();
+        self.answer().cloned().transpose()
+    }
+
+    fn answer(&self) -> Option<&Answer> {
+        match &self.state {
+            State::Answered(answer) => Some(answer),
+            State::Waiting(_) => None,
+        }
+    }
+
+    /// Whether the answer is there. Leaves a task's waker where it is.
+    fn look(&mut self) -> bool {
+        let State::Waiting(receiver) = &mut self.state else {
+            return true;
+        };
+        let receiver = receiver.get_mut();
+        let over = receiver.has_message() || receiver.is_closed();
+        over && self.poll_answer(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// Whether the answer is there; if not, the context's waker is woken when it is.
+    fn poll_answer(&mut self, context: &mut Context<'_>) -> bool {
+        let State::Waiting(receiver) = &mut self.state else {
+            return true;
+        };
+        match Pin::new(receiver.get_mut()).poll(context) {
+            Poll::Ready(answer) => {
+                self.state = State::Answered(answer.unwrap_or(Err(RequestError::Unknown)));
+                true
+            }
+            Poll::Pending => false,
+        }
+    }
+
+    /// Blocks until the answer is there or the deadline has passed.
+    fn block(&mut self, deadline: Option<Instant>) -> Result<(), RequestError> {
+        if self.look() {
+            return Ok(());
+        }
+        if guard::inside_node() {
+            let reason = "it was waited for within a node's own callback, which would keep the \
+                          answer from coming; the request itself goes on: wait in another thread, \
+                          or use try_reply";
+            return Err(RequestError::Invalid { reason: reason.to_string() });
+        }
+        let now = Instant::now();
+        let parking = now + LOOK_BEFORE_PARKING;
+        let parking = deadline.map_or(parking, |deadline| deadline.min(parking));
+        while Instant::now() < parking {
+            thread::yield_now();
+            if self.look() {
+                return Ok(());
+            }
+        }
+        let waker = thread_waker();
+        let mut context = Context::from_waker(&waker);
+        while !self.poll_answer(&mut context) {
+            let Some(deadline) = deadline else {
+                thread::park();
+                continue;
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            thread::park_timeout(left);
+        }
+        Ok(())
+    }
+}
+
+/// Ready with the answer, and again with the same whenever it is polled again.
+impl Future for Pending {
+    type Output = Result<Reply, RequestError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_answer(context);
+        self.answer().cloned().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pending").field("answer", &self.answer()).finish()
+    }
+}
+
+/// Wakes a thread that waits.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+thread_local! {
+    /// Made at a thread's first wait and used for all later ones. A wake that
+    /// comes late, for an earlier wait, only makes the thread look once more.
+    static THIS_THREAD: Waker = Waker::from(Arc::new(Unpark(thread::current())));
+}
+
+/// This thread's waker, or one of its own for a thread that is ending.
+fn thread_waker() -> Waker {
+    let fresh = || Waker::from(Arc::new(Unpark(thread::current())));
+    THIS_THREAD.try_with(Waker::clone).unwrap_or_else(|_| fresh())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use serde_json::value::RawValue;
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    fn raw(json: &str) -> Box<RawValue> {
+        RawValue::from_string(json.to_string()).unwrap()
+    }
+
+    fn deep(levels: usize) -> String {
+        "[".repeat(levels) + &"]".repeat(levels)
+    }
+
+    fn deep_value(levels: usize) -> Value {
+        (0..levels).fold(Value::Null, |inner, _| json!([inner]))
+    }
+
+    #[track_caller]
+    fn json_of(request: Request) -> String {
+        match request.into_kind() {
+            Kind::Command { buffer, .. } => {
+                assert_eq!(buffer[..HEADROOM], [0; HEADROOM]);
+                String::from_utf8(buffer[HEADROOM..].to_vec()).unwrap()
+            }
+            Kind::Query { json } => String::from_utf8(json).unwrap(),
+            Kind::Lookup { id } => panic!("a lookup of {id}"),
+            Kind::Bad { reason } => panic!("{reason}"),
+        }
+    }
+
+    #[track_caller]
+    fn reason_of(request: Request) -> String {
+        match request.into_kind() {
+            Kind::Bad { reason } => reason,
+            _ => panic!("the request was taken"),
+        }
+    }
+
+    #[test]
+    fn commands_and_queries_are_json() {
+        assert_eq!(json_of(Request::from(json!({"val": 1}))), r#"{"val":1}"#);
+        assert_eq!(json_of(Request::from(&json!("x"))), r#""x""#);
+        assert_eq!(json_of(Request::command("text")), r#""text""#);
+        assert_eq!(json_of(Request::query(&("of", 1))), r#"["of",1]"#);
+        assert_eq!(json_of(Request::command(&raw("  [1,\n 2]"))), "[1,\n 2]");
+        assert_eq!(json_of(Request::command(&BTreeMap::from([(1, 2)]))), r#"{"1":2}"#);
+    }
+
+    #[test]
+    fn numbers_that_json_has_not() {
+        assert_eq!(json_of(Request::command(&f64::NAN)), "null");
+        assert_eq!(json_of(Request::command(&[f64::INFINITY])), "[null]");
+        assert_eq!(json_of(Request::from(json!(f64::NAN))), "null");
+        assert_eq!(json_of(Request::command(&u128::MAX)), u128::MAX.to_string());
+        assert!(reason_of(Request::command(&raw("1e999"))).contains("out of range"));
+        assert!(reason_of(Request::query(&raw("[1e999]"))).contains("out of range"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_back_is_refused() {
+        for text in [r#""\ud800""#, r#"{"\udc00": 1}"#, r#"{"a": ["\ud800x"]}"#] {
+            assert!(reason_of(Request::command(&raw(text))).contains("read back"), "{text}");
+        }
+        let marked = r#"{"$serde_json::private::RawValue": "{"}"#;
+        assert!(reason_of(Request::command(&raw(marked))).contains("serde_json's own"));
+        let marked = json!({RAW_VALUE_MARK: 1});
+        assert!(reason_of(Request::from(marked)).contains("serde_json's own"));
+        let keys = BTreeMap::from([((1, 2), 3)]);
+        assert!(reason_of(Request::command(&keys)).contains("no JSON"));
+        let keys = BTreeMap::from([(vec![1], 3)]);
+        assert!(reason_of(Request::query(&keys)).contains("no JSON"));
+    }
+
+    #[test]
+    fn depth_is_bounded_as_the_parser_bounds_it() {
+        assert!(serde_json::from_str::<Value>(&deep(DEPTH_LIMIT)).is_ok());
+        assert!(serde_json::from_str::<Value>(&deep(DEPTH_LIMIT + 1)).is_err());
+        assert_eq!(json_of(Request::command(&raw(&deep(DEPTH_LIMIT)))), deep(DEPTH_LIMIT));
+        json_of(Request::from(deep_value(DEPTH_LIMIT)));
+        json_of(Request::command(&deep_value(DEPTH_LIMIT)));
+        for levels in [DEPTH_LIMIT + 1, 200] {
+            assert!(reason_of(Request::command(&raw(&deep(levels)))).contains("recursion"));
+            assert!(reason_of(Request::command(&deep_value(levels))).contains("recursion"));
+            assert!(reason_of(Request::from(deep_value(levels))).contains("nested too deeply"));
+        }
+    }
+
+    #[test]
+    fn a_serializer_that_fails_is_a_bad_request() {
+        struct Failing;
+        impl Serialize for Failing {
+            fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+                Err(serde::ser::Error::custom("the file is locked"))
+            }
+        }
+        assert!(reason_of(Request::command(&Failing)).contains("the file is locked"));
+        assert!(reason_of(Request::command(&Failing).id("a")).contains("the file is locked"));
+    }
+
+    #[test]
+    fn ids_have_1_to_256_bytes_and_belong_to_commands() {
+        let id_of = |request: Request| match request.into_kind() {
+            Kind::Command { id, .. } => id,
+            _ => panic!("no command"),
+        };
+        let longest = "ä".repeat(128);
+        assert_eq!(id_of(Request::from(json!(1))), None);
+        assert_eq!(id_of(Request::from(json!(1)).id(&longest)), Some(longest.clone()));
+        assert_eq!(id_of(Request::from(json!(1)).id("a").id("b")), Some("b".to_string()));
+        assert!(reason_of(Request::from(json!(1)).id("")).contains("empty"));
+        assert!(reason_of(Request::from(json!(1)).id(longest.clone() + "a")).contains("257"));
+        assert!(reason_of(Request::query(&1).id("a")).contains("query"));
+        assert!(reason_of(Request::lookup("a").id("a")).contains("lookup"));
+        assert!(reason_of(Request::lookup("")).contains("empty"));
+        assert!(reason_of(Request::lookup(longest + "a")).contains("257"));
+    }
+
+    #[test]
+    fn debug_shows_what_was_asked() {
+        let shown = |request: Request| format!("{request:?}");
+        assert_eq!(shown(Request::from(json!([1]))), "Request::command([1])");
+        assert_eq!(shown(Request::query(&1)), "Request::query(1)");
+        assert_eq!(shown(Request::lookup("a")), "Request::lookup(\"a\")");
+        assert!(shown(Request::lookup("")).starts_with("Request::invalid("));
+    }
+
+    fn reply(index: u64) -> Reply {
+        Reply { index, term: 1, value: json!({"ok": index}), value_kept: true }
+    }
+
+    fn pending() -> (oneshot::Sender<Answer>, Pending) {
+        let (sender, receiver) = oneshot::async_channel();
+        (sender, Pending::new(receiver))
+    }
+
+    fn block_on<F: Future + Unpin>(mut future: F) -> F::Output {
+        let waker = thread_waker();
+        loop {
+            match Pin::new(&mut future).poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(output) => return output,
+                Poll::Pending => thread::park(),
+            }
+        }
+    }
+
+    /// Counts its wakes.
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn pending_goes_everywhere() {
+        fn check<T: Send + Sync + Unpin + fmt::Debug + 'static>(_: &T) {}
+        let (sender, mut pending) = pending();
+        check(&pending);
+        assert_eq!(format!("{pending:?}"), "Pending { answer: None }");
+        sender.send(Err(RequestError::Stopped)).unwrap();
+        assert_eq!(pending.try_reply(), Err(RequestError::Stopped));
+        assert_eq!(format!("{pending:?}"), "Pending { answer: Some(Err(Stopped)) }");
+    }
+
+    #[test]
+    fn the_answer_is_kept_whichever_way_it_is_asked_for() {
+        let (sender, mut pending) = pending();
+        assert_eq!(pending.try_reply(), Ok(None));
+        assert_eq!(pending.wait_timeout(Duration::ZERO), Ok(None));
+        assert_eq!(pending.wait_timeout(Duration::from_millis(1)), Ok(None));
+        sender.send(Ok(reply(4))).unwrap();
+        assert_eq!(block_on(&mut pending), Ok(reply(4)));
+        assert_eq!(block_on(&mut pending), Ok(reply(4)), "polled again after it was ready");
+        assert_eq!(pending.try_reply(), Ok(Some(reply(4))));
+        assert_eq!(pending.wait_timeout(Duration::ZERO), Ok(Some(reply(4))));
+        assert_eq!(pending.wait_timeout(Duration::MAX), Ok(Some(reply(4))));
+        assert_eq!(pending.wait(), Ok(reply(4)));
+    }
+
+    #[test]
+    fn a_dropped_sender_is_unknown_and_stays_so() {
+        let (sender, mut pending) = pending();
+        assert_eq!(pending.try_reply(), Ok(None));
+        drop(sender);
+        assert_eq!(pending.try_reply(), Err(RequestError::Unknown));
+        assert_eq!(block_on(&mut pending), Err(RequestError::Unknown));
+        assert_eq!(pending.wait_timeout(Duration::MAX), Err(RequestError::Unknown));
+        assert_eq!(pending.wait(), Err(RequestError::Unknown));
+    }
+
+    #[test]
+    fn a_dropped_pending_lets_the_sender_be() {
+        let (sender, mut dropped) = pending();
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(wakes.clone());
+        assert!(Pin::new(&mut dropped).poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(dropped);
+        assert!(sender.send(Ok(reply(1))).is_err());
+        assert_eq!(wakes.0.load(Ordering::SeqCst), 0);
+        drop(pending());
+    }
+
+    #[test]
+    fn looking_leaves_a_tasks_waker_in_place() {
+        let (sender, mut pending) = pending();
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(wakes.clone());
+        let mut context = Context::from_waker(&waker);
+        assert!(Pin::new(&mut pending).poll(&mut context).is_pending());
+        assert!(Pin::new(&mut pending).poll(&mut context).is_pending());
+        assert_eq!(pending.try_reply(), Ok(None));
+        sender.send(Ok(reply(1))).unwrap();
+        assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
+        assert_eq!(pending.wait(), Ok(reply(1)));
+    }
+
+    #[test]
+    fn threads_that_wait_are_woken() {
+        let threads: Vec<_> = (0..64)
+            .map(|n| {
+                let (sender, mut asked) = pending();
+                let waiting = thread::spawn(move || match n % 4 {
+                    0 => asked.wait(),
+                    1 => block_on(asked),
+                    2 => asked.wait_timeout(Duration::MAX).map(|reply| reply.expect("no limit")),
+                    _ => loop {
+                        match asked.wait_timeout(Duration::from_micros(70)) {
+                            Ok(Some(reply)) => break Ok(reply),
+                            Ok(None) => (),
+                            Err(error) => break Err(error),
+                        }
+                    },
+                });
+                (n, sender, waiting)
+            })
+            .collect();
+        let (answered, left): (Vec<_>, Vec<_>) = threads.into_iter().partition(|(n, ..)| n % 8 < 6);
+        // Long enough for most to be parked; right whether they are or not.
+        thread::sleep(Duration::from_millis(2));
+        for (n, sender, waiting) in answered {
+            sender.send(Ok(reply(n))).unwrap();
+            assert_eq!(waiting.join().unwrap(), Ok(reply(n)));
+        }
+        for (_, sender, waiting) in left {
+            drop(sender);
+            assert_eq!(waiting.join().unwrap(), Err(RequestError::Unknown));
+        }
+    }
+
+    #[test]
+    fn one_thread_waits_many_times_with_one_waker() {
+        let (requests, node) = crossbeam_channel::unbounded::<oneshot::Sender<Answer>>();
+        let node = thread::spawn(move || {
+            for (n, sender) in node.iter().enumerate() {
+                let _ = sender.send(Ok(reply(n as u64)));
+            }
+        });
+        for n in 0..2000 {
+            let (sender, pending) = pending();
+            requests.send(sender).unwrap();
+            assert_eq!(pending.wait(), Ok(reply(n)));
+        }
+        assert!(thread_waker().will_wake(&thread_waker()));
+        drop(requests);
+        node.join().unwrap();
+    }
+
+    #[test]
+    fn within_a_callback_nothing_blocks() {
+        let (sender, mut early) = pending();
+        let _guard = guard::enter();
+        let refused = early.wait_timeout(Duration::MAX).unwrap_err();
+        assert!(
+            matches!(&refused, RequestError::Invalid { reason } if reason.contains("callback"))
+        );
+        assert_eq!(early.try_reply(), Ok(None), "the request goes on");
+        sender.send(Ok(reply(1))).unwrap();
+        assert_eq!(early.wait(), Ok(reply(1)), "what is there is answered");
+        let (_sender, late) = pending();
+        assert!(matches!(late.wait(), Err(RequestError::Invalid { .. })));
+    }
+}

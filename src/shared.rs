@@ -1,0 +1,245 @@
+//! What a `RaftNode` and its threads share: the queue, the bell, the gauge of what
+//! is outstanding, and what is published. No lock stands on a request's way: it is
+//! counted, queued, and the bell rung if the node sleeps.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender};
+use mio::Waker;
+use parking_lot::Mutex;
+
+use crate::committed::{Entry, Role};
+use crate::engine::Done;
+use crate::error::RequestError;
+use crate::guard;
+use crate::request::{Answer, Kind};
+
+/// So many requests of one node may be outstanding, and so many bytes of them.
+pub(crate) const OUTSTANDING_REQUESTS: usize = 65_536;
+pub(crate) const OUTSTANDING_BYTES: usize = 256 * 1024 * 1024;
+
+/// What comes to a node's thread besides datagrams.
+pub(crate) enum Input {
+    /// Take part from now on.
+    Start,
+    /// End the run of this number; any other is over already.
+    Stop(u64),
+    /// A request of the program.
+    Request(Ticket, Kind),
+    /// The machine's thread has done its job.
+    Done(Box<Done<Ticket>>),
+    /// The machine's thread panicked.
+    MachinePanicked(String),
+}
+
+/// How a node stands, as its callers see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Standing {
+    NotStarted = 0,
+    Running = 1,
+    Stopped = 2,
+    Failed = 3,
+}
+
+/// What is outstanding.
+#[derive(Debug, Default)]
+pub(crate) struct Gauge {
+    requests: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// The right to one answer. It is counted as outstanding until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    sender: Option<oneshot::Sender<Answer>>,
+    bytes: usize,
+    gauge: Arc<Gauge>,
+}
+
+impl Ticket {
+    /// A ticket, if there is room for one more request of so many bytes.
+    pub(crate) fn take(
+        gauge: &Arc<Gauge>,
+        bytes: usize,
+        sender: oneshot::Sender<Answer>,
+    ) -> Result<Ticket, RequestError> {
+        let requests = gauge.requests.fetch_add(1, Ordering::Relaxed);
+        let held = gauge.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let ticket = Ticket { sender: Some(sender), bytes, gauge: Arc::clone(gauge) };
+        if requests >= OUTSTANDING_REQUESTS {
+            return Err(RequestError::Busy { limit: OUTSTANDING_REQUESTS });
+        }
+        if held + bytes > OUTSTANDING_BYTES {
+            return Err(RequestError::Busy { limit: OUTSTANDING_BYTES });
+        }
+        Ok(ticket)
+    }
+
+    /// Hands the answer over; nobody may be waiting any more. A waker of the
+    /// caller's may run here.
+    pub(crate) fn answer(mut self, answer: Answer) {
+        if let Some(sender) = self.sender.take() {
+            let _ = sender.send(answer);
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.gauge.requests.fetch_sub(1, Ordering::Relaxed);
+        self.gauge.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// What a node makes known of itself; `check_committed_entry` reads it.
+#[derive(Debug)]
+pub(crate) struct Published {
+    pub(crate) role: Role,
+    pub(crate) term: u64,
+    pub(crate) leader: Option<String>,
+    pub(crate) entry: Option<Entry>,
+    pub(crate) members: Vec<PublishedMember>,
+    pub(crate) quorum_at: Option<Instant>,
+    pub(crate) waiting_for: Vec<String>,
+}
+
+/// One member, with when it was last heard.
+#[derive(Clone, Debug)]
+pub(crate) struct PublishedMember {
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) voter: bool,
+    pub(crate) heard: Heard,
+}
+
+/// When a member was last heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Never,
+    At(Instant),
+    /// It is the node itself.
+    Own,
+}
+
+impl Published {
+    pub(crate) fn nothing() -> Published {
+        Published {
+            role: Role::Stopped,
+            term: 0,
+            leader: None,
+            entry: None,
+            members: Vec::new(),
+            quorum_at: None,
+            waiting_for: Vec::new(),
+        }
+    }
+}
+
+/// What a `RaftNode` and its threads share.
+pub(crate) struct Shared {
+    pub(crate) name: String,
+    queue: Sender<Input>,
+    inputs: Receiver<Input>,
+    waker: Waker,
+    /// Whether the node's thread sleeps, or is about to: then the bell is rung.
+    asleep: AtomicBool,
+    standing: AtomicU8,
+    pub(crate) gauge: Arc<Gauge>,
+    pub(crate) published: Mutex<Published>,
+    failure: Mutex<Option<String>>,
+}
+
+impl Shared {
+    pub(crate) fn new(name: &str, waker: Waker) -> Shared {
+        let (queue, inputs) = crossbeam_channel::unbounded();
+        Shared {
+            name: name.to_string(),
+            queue,
+            inputs,
+            waker,
+            asleep: AtomicBool::new(false),
+            standing: AtomicU8::new(Standing::NotStarted as u8),
+            gauge: Arc::default(),
+            published: Mutex::new(Published::nothing()),
+            failure: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        match self.standing.load(Ordering::SeqCst) {
+            0 => Standing::NotStarted,
+            1 => Standing::Running,
+            2 => Standing::Stopped,
+            _ => Standing::Failed,
+        }
+    }
+
+    pub(crate) fn set_standing(&self, standing: Standing) {
+        if standing == Standing::Running {
+            *self.failure.lock() = None;
+        }
+        self.standing.store(standing as u8, Ordering::SeqCst);
+    }
+
+    /// The node takes no part any more, and says why.
+    pub(crate) fn fail(&self, reason: String) {
+        self.failure.lock().get_or_insert(reason);
+        self.standing.store(Standing::Failed as u8, Ordering::SeqCst);
+    }
+
+    /// Why calls are refused now; `None` if they are not.
+    pub(crate) fn refusal(&self) -> Option<RequestError> {
+        match self.standing() {
+            Standing::Running => None,
+            Standing::NotStarted => Some(RequestError::NotStarted),
+            Standing::Stopped => Some(RequestError::Stopped),
+            Standing::Failed => Some(RequestError::Failed { reason: self.failure_reason() }),
+        }
+    }
+
+    pub(crate) fn failure_reason(&self) -> String {
+        self.failure.lock().clone().unwrap_or_else(|| "the node failed".to_string())
+    }
+
+    /// Queues an input and rings the bell if the node sleeps.
+    pub(crate) fn put(&self, input: Input) {
+        // The receiver lives in the same value, so the queue is never closed.
+        let _ = self.queue.send(input);
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            // If the bell is broken the node's own deadlines wake it.
+            let _ = self.waker.wake();
+        }
+    }
+
+    /// The queue, as the node's thread sees it.
+    pub(crate) fn inputs(&self) -> &Receiver<Input> {
+        &self.inputs
+    }
+
+    /// The node's thread is about to sleep. False: there is something to do.
+    pub(crate) fn may_sleep(&self) -> bool {
+        self.asleep.store(true, Ordering::SeqCst);
+        self.inputs.is_empty()
+    }
+
+    /// The node's thread is awake.
+    pub(crate) fn awake(&self) {
+        self.asleep.store(false, Ordering::SeqCst);
+    }
+
+    /// Nobody reads the queue now: what is in it ends with `error`. Both the
+    /// thread that leaves and a caller that came too late do this, so that nothing
+    /// stays behind.
+    pub(crate) fn refuse_queued(&self, error: &RequestError) {
+        while let Ok(input) = self.inputs.try_recv() {
+            if let Input::Request(ticket, _) = input {
+                let _guard = guard::enter();
+                ticket.answer(Err(error.clone()));
+            }
+        }
+    }
+}
