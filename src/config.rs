@@ -85,6 +85,9 @@ struct Inner {
 
 type Maker = Arc<dyn Fn(&str) -> Result<Box<dyn StateMachine>, BoxError> + Send + Sync>;
 
+/// The largest `max_value_bytes` that a config may have.
+pub(crate) const MAX_VALUE_BYTES: usize = 16 << 20;
+
 /// Sees committed entries: the node's name, and the entry.
 pub(crate) type Watcher = Arc<dyn Fn(&str, &Entry) + Send + Sync>;
 

@@ -59,16 +59,15 @@ pub(crate) struct Prepared {
 /// Binds the socket and makes the state machine: all that can fail.
 pub(crate) fn prepare(config: &Config, name: &str, poll: &Registry) -> Result<Prepared, Error> {
     let own = config.settings().nodes.iter().find(|node| node.name == name);
-    let own = own.ok_or_else(|| Error::Failed { reason: format!("{name} is not in the config") })?;
+    let own =
+        own.ok_or_else(|| Error::Failed { reason: format!("{name} is not in the config") })?;
     let io = |doing: String| move |source: io::Error| Error::Io { doing, source };
     let udp::Bound { mut socket, receive_buffer_bytes, send_buffer_bytes, .. } =
         udp::bind(own.address).map_err(io(format!("starting {name}")))?;
     poll.register(&mut socket, SOCKET, Interest::READABLE)
         .map_err(io(format!("watching the socket of {name}")))?;
-    let machine = config
-        .make_machine(name)
-        .transpose()
-        .map_err(|source| Error::Machine { source })?;
+    let machine =
+        config.make_machine(name).transpose().map_err(|source| Error::Machine { source })?;
     Ok(Prepared { socket, bound: (receive_buffer_bytes, send_buffer_bytes), machine })
 }
 
@@ -281,6 +280,8 @@ impl<'a> Running<'a> {
                     self.more = false;
                     return;
                 }
+                // Reports of datagrams that nobody took: there may be more behind.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
                 // Whatever it is, it is no datagram; the next wait says when to
                 // look again.
                 Err(error) => {
@@ -381,6 +382,14 @@ impl<'a> Running<'a> {
         if let Some(machine) = self.machine.take() {
             machine.end();
         }
+        // What the machine did last still answers who asked for it.
+        while let Ok(input) = self.shared.inputs().try_recv() {
+            match input {
+                Input::Done(done) => self.engine.done(*done),
+                Input::Request(ticket, _) => self.output.answers.push((ticket, Err(error.clone()))),
+                Input::Start | Input::Stop(_) | Input::MachinePanicked(_) => {}
+            }
+        }
         let saved = self.engine.stop(&error, &mut self.output);
         self.narrator.stopped();
         let _guard = guard::enter();
@@ -423,7 +432,8 @@ fn engine_setup(config: &Config, name: &str) -> Result<engine::Setup, Error> {
         voter: node.voter,
     };
     let own = settings.nodes.iter().find(|node| node.name == name).map(neighbor);
-    let own = own.ok_or_else(|| Error::Failed { reason: format!("{name} is not in the config") })?;
+    let own =
+        own.ok_or_else(|| Error::Failed { reason: format!("{name} is not in the config") })?;
     let others = settings.nodes.iter().filter(|node| node.name != name).map(neighbor).collect();
     Ok(engine::Setup {
         core: core::Setup {
@@ -435,7 +445,6 @@ fn engine_setup(config: &Config, name: &str) -> Result<engine::Setup, Error> {
             append_bytes: Vec::new(),
         },
         request_timeout: settings.request_timeout_us,
-        max_value_bytes: settings.max_value_bytes,
     })
 }
 

@@ -40,7 +40,7 @@ const VOTERS_LIMIT: usize = 9;
 const HEARTBEAT_MS: RangeInclusive<u64> = 1..=60_000;
 const ELECTION_TIMEOUT_MS: RangeInclusive<u64> = 1..=600_000;
 const REQUEST_TIMEOUT_MS: RangeInclusive<u64> = 1..=3_600_000;
-const VALUE_BYTES: RangeInclusive<u64> = 1..=16 << 20;
+const VALUE_BYTES: RangeInclusive<u64> = 1..=super::MAX_VALUE_BYTES as u64;
 
 const NODE_REMEDY: &str = "write a node such as {\"ip\": \"127.0.0.1\", \"port\": 5565}";
 

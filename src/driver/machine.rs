@@ -22,7 +22,10 @@ pub(super) struct MachineThread {
 
 impl MachineThread {
     /// A thread that owns this state.
-    pub(super) fn spawn(shared: &Arc<Shared>, mut replica: Replica) -> Result<MachineThread, Error> {
+    pub(super) fn spawn(
+        shared: &Arc<Shared>,
+        mut replica: Replica,
+    ) -> Result<MachineThread, Error> {
         let (jobs, waiting) = crossbeam_channel::bounded::<Job<Ticket>>(1);
         let name = format!("{}-machine", shared.name);
         let theirs = Arc::clone(shared);

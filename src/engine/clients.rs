@@ -356,11 +356,8 @@ impl<T> Clients<T> {
         let seqs = std::mem::take(&mut batch.seqs);
         batch.size_bytes = 0;
         let propose = Propose { retry: batch.retry, operations };
-        let sent = if core.leads() {
-            core.propose_again(propose).is_ok()
-        } else {
-            core.forward(propose)
-        };
+        let sent =
+            if core.leads() { core.propose_again(propose).is_ok() } else { core.forward(propose) };
         for seq in seqs {
             if let Some(command) = self.slot(seq)
                 && sent

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
+use crate::config::MAX_VALUE_BYTES;
 use crate::core::Core;
 use crate::core::effect::Outgoing as Post;
 use crate::core::lives::Neighbor;
@@ -19,13 +20,15 @@ use crate::wire::fragment::{Incoming, Outgoing};
 use crate::wire::frame::{self, FrameWriter, Header};
 use crate::wire::{Part, Refusal, codec, decode_part};
 
-use super::counts::Counts;
 use super::Output;
+use super::counts::Counts;
 
 /// Room that is left for what stands around the entries of an append.
 const AROUND_ENTRIES: usize = 128;
-/// A long message may be so much longer than the value that it carries.
-const AROUND_VALUE: usize = 4096;
+/// So many bytes of long messages are on their way to, and held from, one node:
+/// two of the greatest value that a config allows, and what stands around them.
+/// A constant, so that nodes whose files differ can still speak to each other.
+const LONG_BYTES: usize = 2 * (MAX_VALUE_BYTES + 4096);
 /// Of a long message's fragments something new must come within this time.
 const FRAGMENTS_FOR: u64 = 10_000_000;
 /// So many buffers of datagrams are kept to be used again.
@@ -58,27 +61,21 @@ struct Link {
     outgoing: Outgoing,
     incoming: Incoming,
     acknowledge: bool,
-    limit_bytes: usize,
 }
 
 impl Links {
-    pub(super) fn new(own: SocketAddr, others: &[Neighbor], max_value_bytes: usize) -> Links {
+    pub(super) fn new(own: SocketAddr, others: &[Neighbor]) -> Links {
         let link = |other: &Neighbor| {
             let capacity = frame::datagram_bytes(own, other.address);
-            // Two messages of the greatest length: the next one waits while the
-            // last fragments of the one before are on their way.
-            let limit_bytes = 2 * (max_value_bytes + AROUND_VALUE);
-            let (outgoing, incoming) = fresh(capacity, limit_bytes);
             Link {
                 address: other.address,
                 capacity,
                 frame: FrameWriter::new(),
                 header: None,
                 peer: Envelope::ANYONE,
-                outgoing,
-                incoming,
+                outgoing: Outgoing::new(frame::part_limit(capacity), LONG_BYTES, FRAGMENTS_FOR),
+                incoming: Incoming::new(LONG_BYTES, FRAGMENTS_FOR),
                 acknowledge: false,
-                limit_bytes,
             }
         };
         let links = others.iter().map(link).collect();
@@ -198,7 +195,10 @@ impl Link {
     fn meet(&mut self, peer: Life) {
         if self.peer != peer {
             self.peer = peer;
-            (self.outgoing, self.incoming) = fresh(self.capacity, self.limit_bytes);
+            // Cleared and not made anew: the numbers of fragments belong to this
+            // node's run, whoever hears them.
+            self.outgoing.clear();
+            self.incoming.clear();
             self.acknowledge = false;
         }
     }
@@ -207,11 +207,11 @@ impl Link {
     /// not put in twice: it arrives, or the leader sends it again.
     fn send_long(&mut self, message: &Message, header: &Header, bytes: &[u8]) {
         let tag = match message {
-            Message::AppendEntries(append) => {
-                crc32fast::hash(&[append.prev_log_index.0, append.term.0, header.from.run.0]
+            Message::AppendEntries(append) => crc32fast::hash(
+                &[append.prev_log_index.0, append.term.0, header.from.run.0]
                     .map(u64::to_le_bytes)
-                    .concat()) as u64
-            }
+                    .concat(),
+            ) as u64,
             _ => 0,
         };
         if tag == 0 || !self.outgoing.has_tag(tag) {
@@ -293,14 +293,6 @@ impl Writer<'_> {
             output.datagrams.push((self.address, buffer));
         }
     }
-}
-
-fn fresh(capacity: usize, limit_bytes: usize) -> (Outgoing, Incoming) {
-    let part_bytes = frame::part_limit(capacity);
-    (
-        Outgoing::new(part_bytes, limit_bytes, FRAGMENTS_FOR),
-        Incoming::new(limit_bytes, FRAGMENTS_FOR),
-    )
 }
 
 /// Gives a message to the core. Operations that nobody could read are refused

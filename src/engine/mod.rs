@@ -63,7 +63,6 @@ impl<T> Default for Output<T> {
 pub(crate) struct Setup {
     pub(crate) core: core::Setup,
     pub(crate) request_timeout: u64,
-    pub(crate) max_value_bytes: usize,
 }
 
 /// One node.
@@ -97,13 +96,10 @@ impl<T> Engine<T> {
     ) -> Engine<T> {
         let own = setup.core.own.address;
         let heartbeat = setup.core.heartbeat;
-        let links = Links::new(own, &setup.core.others, setup.max_value_bytes);
+        let links = Links::new(own, &setup.core.others);
         let mut core_setup = setup.core;
-        core_setup.append_bytes = core_setup
-            .others
-            .iter()
-            .map(|other| links::append_bytes(own, other.address))
-            .collect();
+        core_setup.append_bytes =
+            core_setup.others.iter().map(|other| links::append_bytes(own, other.address)).collect();
         let core = Core::new(core_setup, saved, run, seed, now);
         Engine {
             clients: Clients::new(core.me(), setup.request_timeout, heartbeat * 2),

@@ -77,10 +77,7 @@ impl<T> Reads<T> {
 
     /// Asks for all that waits, if there is a leader to ask.
     pub(crate) fn drive(&mut self, core: &mut Core, now: Time) {
-        while self
-            .askings
-            .front()
-            .is_some_and(|asking| now.since(asking.asked_at) >= self.patience)
+        while self.askings.front().is_some_and(|asking| now.since(asking.asked_at) >= self.patience)
         {
             let late = self.askings.pop_front();
             self.waiting.extend(late.into_iter().flat_map(|asking| asking.reads));
@@ -111,8 +108,9 @@ impl<T> Reads<T> {
         if self.confirmed.iter().all(|(index, _)| *index > applied) {
             return Vec::new();
         }
-        let (ready, rest): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.confirmed).into_iter().partition(|(index, _)| *index <= applied);
+        let (ready, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.confirmed)
+            .into_iter()
+            .partition(|(index, _)| *index <= applied);
         self.confirmed = rest;
         ready.into_iter().flat_map(|(_, reads)| reads).collect()
     }
@@ -161,7 +159,8 @@ impl<T> Reads<T> {
     pub(crate) fn take_all(&mut self) -> Vec<T> {
         let waiting = std::mem::take(&mut self.waiting);
         let asked = self.askings.drain(..).flat_map(|asking| asking.reads);
-        let confirmed = std::mem::take(&mut self.confirmed).into_iter().flat_map(|(_, reads)| reads);
+        let confirmed =
+            std::mem::take(&mut self.confirmed).into_iter().flat_map(|(_, reads)| reads);
         waiting.into_iter().chain(asked).chain(confirmed).map(|read| read.ticket).collect()
     }
 }

@@ -1,0 +1,292 @@
+//! Whole nodes as bytes, several in one thread: virtual time, a network with
+//! faults from a seed, requests from a program at each.
+
+mod cluster;
+
+use serde_json::json;
+
+use super::*;
+use crate::request::Request;
+
+use self::cluster::{Cluster, MILLISECOND, SECOND};
+
+fn values(cluster: &Cluster, node: usize) -> Vec<String> {
+    cluster.committed(node)
+}
+
+#[test]
+fn a_cluster_is_founded_and_commits_on_every_path() {
+    for remote in [false, true] {
+        for size in [1, 2, 3, 4, 5, 9] {
+            let mut cluster = Cluster::new(size, remote, 7);
+            for node in 0..size {
+                cluster.request(node, json!({ "from": node }));
+            }
+            cluster.run_until(5 * SECOND, |cluster| cluster.open_requests() == 0);
+            for ticket in 0..size as u64 {
+                assert!(cluster.answer(ticket).is_ok(), "{:?}", cluster.answer(ticket));
+            }
+            cluster.run(SECOND);
+            for node in 1..size {
+                assert_eq!(values(&cluster, node), values(&cluster, 0));
+            }
+            assert_eq!(values(&cluster, 0).len(), size, "each once, {size} nodes");
+        }
+    }
+}
+
+/// One client at the leader: two datagrams to each follower and one back for a
+/// commit, and all nodes know of it without a heartbeat.
+#[test]
+fn a_commit_costs_one_round_trip_and_one_trip_of_news() {
+    let mut cluster = Cluster::new(3, false, 11);
+    let leader = cluster.wait_for_leader();
+    cluster.request(leader, json!(0));
+    cluster.run(3 * SECOND);
+    cluster.run_to_quiet();
+    let (sent, at) = (cluster.datagrams(), cluster.now());
+    cluster.request(leader, json!(1));
+    cluster.run_until(SECOND, |cluster| {
+        (0..3).all(|node| cluster.committed(node).last().is_some_and(|last| last == "1"))
+    });
+    let trips = (cluster.now().0 - at.0).div_ceil(cluster::TRIP);
+    assert_eq!(trips, 3, "append, acknowledgement, commit");
+    assert_eq!(cluster.datagrams() - sent, 6, "three each way between the leader and two");
+}
+
+/// A thousand requests that come at once share datagrams.
+#[test]
+fn what_comes_together_leaves_together() {
+    let mut cluster = Cluster::new(3, false, 12);
+    let leader = cluster.wait_for_leader();
+    cluster.request(leader, json!("first"));
+    cluster.run_until(SECOND, |cluster| cluster.open_requests() == 0);
+    cluster.run_to_quiet();
+    let before = cluster.datagrams();
+    let value = |number: i32| json!({ "number": number, "padding": "x".repeat(30) });
+    cluster.request_together(leader, (0..1000).map(value));
+    cluster.run_until(SECOND, |cluster| cluster.open_requests() == 0);
+    let sent = cluster.datagrams() - before;
+    assert!(sent <= 12, "{sent} datagrams for a thousand commits");
+}
+
+/// Pitfall 54: a request dropped in silence on a leader change. Every request
+/// ends, and what was answered is committed once.
+#[test]
+fn every_request_ends_and_none_is_committed_twice_under_faults() {
+    for seed in 0..30 {
+        let mut cluster = Cluster::new(3, seed % 2 == 0, seed);
+        cluster.faults(20);
+        let mut sent = 0;
+        for round in 0..40 {
+            for node in 0..3 {
+                cluster.request(node, json!({ "round": round, "node": node }));
+                sent += 1;
+            }
+            cluster.run(50 * MILLISECOND);
+            match round {
+                10 => cluster.isolate_leader(),
+                25 => cluster.heal(),
+                _ => {}
+            }
+        }
+        cluster.heal();
+        cluster.run_until(15 * SECOND, |cluster| cluster.open_requests() == 0);
+        cluster.faults(0);
+        cluster.run(2 * SECOND);
+        let committed = values(&cluster, 0);
+        let mut once = committed.clone();
+        once.sort();
+        once.dedup();
+        assert_eq!(once.len(), committed.len(), "seed {seed}: something was committed twice");
+        for node in 1..3 {
+            assert_eq!(values(&cluster, node), committed, "seed {seed}: node {node}");
+        }
+        let answered = (0..sent).filter(|ticket| cluster.answer(*ticket).is_ok()).count();
+        assert!(committed.len() >= answered, "seed {seed}: an answered request is not there");
+        assert!(answered >= 90, "seed {seed}: only {answered} of {sent} were answered");
+        for ticket in 0..sent {
+            if let Ok(reply) = cluster.answer(ticket) {
+                let value = cluster.value_at(0, reply.index);
+                assert_eq!(value.as_deref(), Some(cluster.sent(ticket)), "seed {seed}");
+            }
+        }
+    }
+}
+
+/// Pitfall 65: a value of many datagrams, on a path of 1,400 bytes that loses a
+/// tenth of them.
+#[test]
+fn a_value_of_many_datagrams_arrives_on_a_path_that_loses() {
+    let mut cluster = Cluster::new(3, true, 3);
+    let leader = cluster.wait_for_leader();
+    cluster.faults(10);
+    let other = (leader + 1) % 3;
+    for node in [leader, other] {
+        cluster.request(node, json!("x".repeat(700_000)));
+    }
+    cluster.run_until(9 * SECOND, |cluster| cluster.open_requests() == 0);
+    assert!(cluster.answer(0).is_ok() && cluster.answer(1).is_ok(), "{:?}", cluster.answer(1));
+    cluster.run_until(9 * SECOND, |cluster| (0..3).all(|node| cluster.committed(node).len() == 2));
+}
+
+/// Pitfall 53: the entry is truncated, the request is sent again, and applied
+/// exactly once.
+#[test]
+fn a_request_whose_entry_was_removed_is_sent_again_and_applied_once() {
+    let mut cluster = Cluster::new(3, false, 21);
+    let leader = cluster.wait_for_leader();
+    cluster.request(leader, json!("before"));
+    cluster.run_until(SECOND, |cluster| cluster.open_requests() == 0);
+    cluster.isolate_leader();
+    cluster.request(leader, json!("removed"));
+    cluster.run(50 * MILLISECOND);
+    let other = cluster.wait_for_leader_other_than(leader);
+    cluster.request(other, json!("meanwhile"));
+    cluster.run(200 * MILLISECOND);
+    assert!(!cluster.is_answered(1), "nobody but the old leader has it");
+    cluster.heal();
+    cluster.run_until(5 * SECOND, |cluster| cluster.open_requests() == 0);
+    assert!(cluster.answer(1).is_ok(), "{:?}", cluster.answer(1));
+    cluster.run(SECOND);
+    assert_eq!(values(&cluster, leader), [r#""before""#, r#""meanwhile""#, r#""removed""#]);
+}
+
+/// Pitfall 49, from outside: a query sees what was answered before it was asked,
+/// on every node; a leader that was deposed answers none.
+#[test]
+fn a_query_sees_what_was_answered_before_it() {
+    for seed in 0..10 {
+        let mut cluster = Cluster::new(3, false, seed);
+        cluster.faults(10);
+        for value in 0..10 {
+            let ticket = cluster.request((value % 3) as usize, json!(value));
+            cluster.run_until(10 * SECOND, |cluster| cluster.is_answered(ticket));
+            let written = cluster.answer(ticket).expect("it is committed").index;
+            for node in 0..3 {
+                let read = cluster.ask(node, Request::query(&()));
+                cluster.run_until(10 * SECOND, |cluster| cluster.is_answered(read));
+                let reply = cluster.answer(read).expect("a leader is there");
+                assert!(reply.index >= written, "seed {seed}");
+                assert_eq!(reply.value, json!(value), "seed {seed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_query_at_a_deposed_leader_waits_for_the_new_one() {
+    let mut cluster = Cluster::new(3, false, 5);
+    let old = cluster.wait_for_leader();
+    cluster.request(old, json!("old"));
+    cluster.run_until(SECOND, |cluster| cluster.open_requests() == 0);
+    cluster.isolate_leader();
+    let read = cluster.ask(old, Request::query(&()));
+    let new = cluster.wait_for_leader_other_than(old);
+    let write = cluster.request(new, json!("new"));
+    cluster.run_until(SECOND, |cluster| cluster.is_answered(write));
+    assert!(!cluster.is_answered(read), "nobody confirms the old leader");
+    cluster.heal();
+    cluster.run_until(5 * SECOND, |cluster| cluster.is_answered(read));
+    assert_eq!(cluster.answer(read).expect("the new leader is known").value, json!("new"));
+}
+
+#[test]
+fn an_id_is_committed_once_and_the_second_asker_gets_the_first_reply() {
+    let mut cluster = Cluster::new(3, false, 8);
+    let first = cluster.ask(0, Request::from(json!("tea")).id("order-17"));
+    cluster.run_until(5 * SECOND, |cluster| cluster.is_answered(first));
+    let second = cluster.ask(2, Request::from(json!("coffee")).id("order-17"));
+    let lookup = cluster.ask(1, Request::lookup("order-17"));
+    let nothing = cluster.ask(1, Request::lookup("order-18"));
+    cluster.run_until(5 * SECOND, |cluster| cluster.open_requests() == 0);
+    let reply = cluster.answer(first).expect("it is committed");
+    assert_eq!(cluster.answer(second), Ok(reply.clone()));
+    assert_eq!(cluster.answer(lookup), Ok(reply));
+    let id = "order-18".to_string();
+    assert_eq!(cluster.answer(nothing), Err(RequestError::NotFound { id }));
+    assert_eq!(values(&cluster, 1), [r#""tea""#]);
+}
+
+#[test]
+fn without_a_majority_requests_end_at_their_deadline_as_what_they_are() {
+    let mut cluster = Cluster::new(3, false, 9);
+    let leader = cluster.wait_for_leader();
+    cluster.request(leader, json!("session"));
+    cluster.run_until(SECOND, |cluster| cluster.open_requests() == 0);
+    cluster.isolate_leader();
+    let sent = cluster.request(leader, json!("may be committed"));
+    cluster.run(2 * SECOND);
+    let read = cluster.ask(leader, Request::query(&()));
+    let unsent = cluster.request(leader, json!("never left"));
+    cluster.run(15 * SECOND);
+    assert_eq!(cluster.answer(sent), Err(RequestError::Unknown));
+    for ticket in [read, unsent] {
+        match cluster.answer(ticket) {
+            Err(RequestError::Refused { reason }) => {
+                assert!(reason.contains("no leader was known"), "{reason}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Pitfalls 51, 52: what was ever sent in a session that expired ends as unknown
+/// and is not sent again; what was not moves to a new session, with new numbers.
+#[test]
+fn an_expired_session_ends_what_was_sent_and_keeps_what_was_not() {
+    use super::clients::Clients;
+    use crate::core::types::Life;
+    use crate::replica::Outcome;
+
+    let own = Life { incarnation: Incarnation(1), run: Run(1) };
+    let mut cluster = Cluster::new(1, false, 1);
+    cluster.run(SECOND);
+    let core = cluster.core_mut(0);
+    let mut clients: Clients<u64> = Clients::new(own, 10 * SECOND, 60 * MILLISECOND);
+    let kind = |value| match Request::from(value).into_kind() {
+        Kind::Command { buffer, id } => (buffer, id),
+        _ => unreachable!("a value is a command"),
+    };
+    let now = Time(5 * SECOND);
+    let (buffer, id) = kind(json!("sent"));
+    clients.command(1, buffer, id, now);
+    clients.on_outcome(Outcome::Opened { session: Index(4) });
+    clients.drive(core, Some(0), now);
+    let (buffer, id) = kind(json!("not sent"));
+    clients.command(2, buffer, id, now);
+    clients.on_outcome(Outcome::Expired { session: Index(4) });
+    let mut answers = Vec::new();
+    clients.drain_answers(&mut answers);
+    assert_eq!(answers, [(1, Err(RequestError::Unknown))]);
+
+    clients.on_outcome(Outcome::Opened { session: Index(9) });
+    let before = core.log().last_index();
+    clients.drive(core, Some(0), now);
+    let entry = core.log().entry(before.next()).expect("it is sent in the new session");
+    let core::types::Payload::Client(operation) = &entry.payload else { panic!("{entry:?}") };
+    assert_eq!(
+        crate::operation::session_and_seq(operation),
+        Some((Index(9), 3)),
+        "no number is used twice"
+    );
+}
+
+/// A node that forgot is admitted as a learner and serves its program.
+#[test]
+fn a_node_that_comes_back_without_its_memory_is_served_as_a_learner() {
+    let mut cluster = Cluster::new(3, false, 17);
+    let leader = cluster.wait_for_leader();
+    for value in 0..20 {
+        cluster.request(leader, json!(value));
+    }
+    cluster.run_until(5 * SECOND, |cluster| cluster.open_requests() == 0);
+    let lost = (leader + 1) % 3;
+    cluster.restart_without_memory(lost);
+    let write = cluster.request(lost, json!("from a learner"));
+    let read = cluster.ask(lost, Request::query(&()));
+    cluster.run_until(5 * SECOND, |cluster| cluster.open_requests() == 0);
+    assert!(cluster.answer(write).is_ok() && cluster.answer(read).is_ok());
+    assert_eq!(public_role(cluster.core_mut(lost).role()), committed::Role::Learner);
+    assert_eq!(values(&cluster, lost).len(), 21);
+}

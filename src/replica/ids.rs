@@ -33,12 +33,7 @@ struct Seen {
 
 impl Ids {
     pub fn new(span: u64) -> Ids {
-        Ids {
-            span,
-            seen: VecDeque::new(),
-            first: 0,
-            numbers: HashMap::new(),
-        }
+        Ids { span, seen: VecDeque::new(), first: 0, numbers: HashMap::new() }
     }
 
     /// What the command with this id came to.
@@ -54,20 +49,13 @@ impl Ids {
         let id: Arc<str> = Arc::from(id);
         let number = self.first + self.seen.len() as u64;
         let known = self.numbers.insert(Arc::clone(&id), number);
-        assert!(
-            known.is_none(),
-            "the id {id:?} was applied twice within its span"
-        );
+        assert!(known.is_none(), "the id {id:?} was applied twice within its span");
         self.seen.push_back(Seen { id, at, answer });
     }
 
     /// Forgets the ids that are not among the last entries up to number `now`.
     pub fn forget(&mut self, now: u64, values: &mut Values) {
-        while self
-            .seen
-            .front()
-            .is_some_and(|seen| now - seen.at >= self.span)
-        {
+        while self.seen.front().is_some_and(|seen| now - seen.at >= self.span) {
             let Some(seen) = self.seen.pop_front() else {
                 break;
             };

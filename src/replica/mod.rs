@@ -222,22 +222,13 @@ impl State {
     }
 
     fn reply(&self, answer: Answer) -> Reply {
-        reply(
-            answer.index.get(),
-            answer.term,
-            self.values.value(answer.value),
-        )
+        reply(answer.index.get(), answer.term, self.values.value(answer.value))
     }
 }
 
 fn reply(index: u64, term: Term, value: Option<Value>) -> Reply {
     let value_kept = value.is_some();
-    Reply {
-        index,
-        term: term.0,
-        value: value.unwrap_or_default(),
-        value_kept,
-    }
+    Reply { index, term: term.0, value: value.unwrap_or_default(), value_kept }
 }
 
 impl Replica {
@@ -288,19 +279,12 @@ impl Replica {
                 self.open(Life { incarnation, run }, outcomes);
             }
             Some(Operation::Renew { session, floor }) => {
-                let State {
-                    sessions, values, ..
-                } = &mut self.state;
+                let State { sessions, values, .. } = &mut self.state;
                 sessions.touch(session, floor, now, values);
             }
             None => self.state.unreadable += 1,
         }
-        let State {
-            sessions,
-            ids,
-            values,
-            ..
-        } = &mut self.state;
+        let State { sessions, ids, values, .. } = &mut self.state;
         ids.forget(now, values);
         for session in sessions.expire(now, values) {
             self.expired(session, outcomes);
@@ -319,10 +303,9 @@ impl Replica {
     pub fn query(&self, question: &[u8]) -> Result<Reply, RequestError> {
         let value = match &self.machine {
             Some(machine) => {
-                let question =
-                    serde_json::from_slice(question).map_err(|error| RequestError::Invalid {
-                        reason: format!("the question is no JSON: {error}"),
-                    })?;
+                let question = serde_json::from_slice(question).map_err(|error| {
+                    RequestError::Invalid { reason: format!("the question is no JSON: {error}") }
+                })?;
                 let _guard = guard::enter();
                 machine.query(&question)
             }
@@ -375,16 +358,8 @@ impl Replica {
     /// The whole replicated state as text, to compare nodes.
     #[cfg(test)]
     pub fn digest(&self) -> String {
-        let State {
-            applied,
-            term,
-            client_entries,
-            unreadable,
-            newest,
-            sessions,
-            ids,
-            values,
-        } = &self.state;
+        let State { applied, term, client_entries, unreadable, newest, sessions, ids, values } =
+            &self.state;
         format!(
             "{applied} {term} {client_entries} {unreadable} {newest:?}\n{}\n{}\n{}",
             sessions.digest(),
@@ -396,13 +371,7 @@ impl Replica {
     /// A life that has a live session gets that one again: its first `Open` may
     /// have been committed without its knowing.
     fn open(&mut self, life: Life, outcomes: &mut Vec<Outcome>) {
-        let State {
-            sessions,
-            values,
-            client_entries: now,
-            applied,
-            ..
-        } = &mut self.state;
+        let State { sessions, values, client_entries: now, applied, .. } = &mut self.state;
         let mut session = *applied;
         let mut closed = None;
         match sessions.reopen(life, *now) {
@@ -429,12 +398,7 @@ impl Replica {
 
     fn command(&mut self, payload: &Bytes, command: &Command<'_>, outcomes: &mut Vec<Outcome>) {
         let (session, seq) = (command.session, command.seq);
-        let State {
-            sessions,
-            values,
-            client_entries: now,
-            ..
-        } = &mut self.state;
+        let State { sessions, values, client_entries: now, .. } = &mut self.state;
         // Never created by a command: an unknown session is expired (thesis §6.3).
         let Some(place) = sessions.touch(session, command.floor, *now, values) else {
             self.expired(session, outcomes);
@@ -462,11 +426,7 @@ impl Replica {
         };
         self.state.sessions.record(place, seq, answer);
         if let Some(reply) = reply {
-            outcomes.push(Outcome::Replied {
-                session,
-                seq,
-                reply,
-            });
+            outcomes.push(Outcome::Replied { session, seq, reply });
         }
     }
 

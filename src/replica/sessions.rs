@@ -102,13 +102,7 @@ impl Sessions {
             self.live.last().is_none_or(|last| last.id < id),
             "session {id} is opened after a younger one"
         );
-        self.live.push(Session {
-            id,
-            life,
-            touched: now,
-            floor: 0,
-            replies: VecDeque::new(),
-        });
+        self.live.push(Session { id, life, touched: now, floor: 0, replies: VecDeque::new() });
         closed
     }
 
@@ -137,11 +131,7 @@ impl Sessions {
         }
         let above = above as usize;
         if let Some(reply) = session.replies.get(above) {
-            return if reply.is_some() {
-                Admission::Past
-            } else {
-                Admission::Fresh
-            };
+            return if reply.is_some() { Admission::Past } else { Admission::Fresh };
         }
         let more = above + 1 - session.replies.len();
         let has_share = above < self.places_limit / self.limit;
@@ -164,11 +154,7 @@ impl Sessions {
                 session.replies.resize(above + 1, None);
             }
             let reply = &mut session.replies[above];
-            assert!(
-                reply.is_none(),
-                "number {seq} of session {} was applied twice",
-                session.id
-            );
+            assert!(reply.is_none(), "number {seq} of session {} was applied twice", session.id);
             *reply = Some(answer);
         }
         self.places += session.replies.len() - before;
@@ -200,9 +186,7 @@ impl Sessions {
     }
 
     fn find(&self, id: Index) -> Option<usize> {
-        self.live
-            .binary_search_by_key(&id, |session| session.id)
-            .ok()
+        self.live.binary_search_by_key(&id, |session| session.id).ok()
     }
 
     #[cfg(test)]
@@ -214,10 +198,7 @@ impl Sessions {
 
     #[cfg(test)]
     pub fn capacity(&self) -> usize {
-        self.live
-            .iter()
-            .map(|session| session.replies.capacity())
-            .sum()
+        self.live.iter().map(|session| session.replies.capacity()).sum()
     }
 
     #[cfg(test)]

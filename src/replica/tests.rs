@@ -19,17 +19,8 @@ use crate::request::{HEADROOM, Reply};
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     Open(Life),
-    Command {
-        session: u64,
-        seq: u64,
-        floor: u64,
-        id: Option<String>,
-        json: usize,
-    },
-    Renew {
-        session: u64,
-        floor: u64,
-    },
+    Command { session: u64, seq: u64, floor: u64, id: Option<String>, json: usize },
+    Renew { session: u64, floor: u64 },
     Junk,
     Protocol,
 }
@@ -38,13 +29,7 @@ pub(super) enum Step {
 pub(super) fn step(replica: &mut Replica, term: u64, step: &Step) -> Vec<Outcome> {
     let payload = match step {
         Step::Open(life) => operation::open(life.incarnation, life.run),
-        Step::Command {
-            session,
-            seq,
-            floor,
-            id,
-            json,
-        } => {
+        Step::Command { session, seq, floor, id, json } => {
             let mut buffer = vec![0; HEADROOM];
             buffer.extend_from_slice(json.to_string().as_bytes());
             operation::command(buffer, id.as_deref(), Index(*session), *seq, *floor)
@@ -57,12 +42,7 @@ pub(super) fn step(replica: &mut Replica, term: u64, step: &Step) -> Vec<Outcome
         }
     };
     let mut outcomes = Vec::new();
-    replica.apply(
-        replica.applied().next(),
-        Term(term),
-        &payload,
-        &mut outcomes,
-    );
+    replica.apply(replica.applied().next(), Term(term), &payload, &mut outcomes);
     outcomes
 }
 
@@ -76,11 +56,7 @@ pub(super) struct Stretch {
 
 impl Stretch {
     pub(super) fn value(length: usize) -> Value {
-        if length == 0 {
-            Value::Null
-        } else {
-            json!("x".repeat(length))
-        }
+        if length == 0 { Value::Null } else { json!("x".repeat(length)) }
     }
 }
 
@@ -108,20 +84,11 @@ impl StateMachine for Stretch {
 }
 
 pub(super) fn life(number: u64) -> Life {
-    Life {
-        incarnation: Incarnation(number.div_ceil(2)),
-        run: Run(number),
-    }
+    Life { incarnation: Incarnation(number.div_ceil(2)), run: Run(number) }
 }
 
 pub(super) fn replica_with(own: Life, limits: &Limits) -> Replica {
-    Replica::with_limits(
-        "node0",
-        own,
-        Some(Box::new(Stretch::default())),
-        Vec::new(),
-        limits,
-    )
+    Replica::with_limits("node0", own, Some(Box::new(Stretch::default())), Vec::new(), limits)
 }
 
 fn replica() -> Replica {
@@ -137,66 +104,32 @@ fn open(number: u64) -> Step {
 }
 
 fn command(session: u64, seq: u64, json: usize) -> Step {
-    Step::Command {
-        session,
-        seq,
-        floor: 0,
-        id: None,
-        json,
-    }
+    Step::Command { session, seq, floor: 0, id: None, json }
 }
 
 fn with_floor(session: u64, seq: u64, floor: u64) -> Step {
-    Step::Command {
-        session,
-        seq,
-        floor,
-        id: None,
-        json: 1,
-    }
+    Step::Command { session, seq, floor, id: None, json: 1 }
 }
 
 fn with_id(session: u64, seq: u64, id: &str, json: usize) -> Step {
-    Step::Command {
-        session,
-        seq,
-        floor: 0,
-        id: Some(id.to_string()),
-        json,
-    }
+    Step::Command { session, seq, floor: 0, id: Some(id.to_string()), json }
 }
 
 fn opened(session: u64) -> Vec<Outcome> {
-    vec![Outcome::Opened {
-        session: Index(session),
-    }]
+    vec![Outcome::Opened { session: Index(session) }]
 }
 
 fn expired(session: u64) -> Vec<Outcome> {
-    vec![Outcome::Expired {
-        session: Index(session),
-    }]
+    vec![Outcome::Expired { session: Index(session) }]
 }
 
 fn refused(session: u64, seq: u64) -> Vec<Outcome> {
-    vec![Outcome::Refused {
-        session: Index(session),
-        seq,
-    }]
+    vec![Outcome::Refused { session: Index(session), seq }]
 }
 
 fn replied(session: u64, seq: u64, index: u64, term: u64, value: Value) -> Vec<Outcome> {
-    let reply = Reply {
-        index,
-        term,
-        value,
-        value_kept: true,
-    };
-    vec![Outcome::Replied {
-        session: Index(session),
-        seq,
-        reply,
-    }]
+    let reply = Reply { index, term, value, value_kept: true };
+    vec![Outcome::Replied { session: Index(session), seq, reply }]
 }
 
 fn newest(replica: &Replica) -> Option<u64> {
@@ -208,25 +141,10 @@ fn a_session_is_named_by_the_entry_that_opens_it() {
     let mut replica = replica();
     step(&mut replica, 1, &Step::Protocol);
     assert_eq!(step(&mut replica, 1, &open(1)), opened(2));
-    assert_eq!(
-        step(&mut replica, 1, &open(3)),
-        [],
-        "another node's session is its own affair"
-    );
-    assert_eq!(
-        step(&mut replica, 2, &open(1)),
-        opened(2),
-        "a life has one session"
-    );
-    assert_eq!(
-        step(&mut replica, 2, &command(2, 1, 3)),
-        replied(2, 1, 5, 2, json!("xxx"))
-    );
-    assert_eq!(
-        step(&mut replica, 2, &command(3, 1, 4)),
-        [],
-        "applied, for another node"
-    );
+    assert_eq!(step(&mut replica, 1, &open(3)), [], "another node's session is its own affair");
+    assert_eq!(step(&mut replica, 2, &open(1)), opened(2), "a life has one session");
+    assert_eq!(step(&mut replica, 2, &command(2, 1, 3)), replied(2, 1, 5, 2, json!("xxx")));
+    assert_eq!(step(&mut replica, 2, &command(3, 1, 4)), [], "applied, for another node");
     assert_eq!(newest(&replica), Some(6));
     assert_eq!(newest(&replica), Some(replica.applied().0));
     assert_eq!(replica.client_entries(), 5);
@@ -254,97 +172,45 @@ fn what_lies_below_the_floor_is_settled() {
     let mut replica = replica();
     step(&mut replica, 1, &open(1));
     step(&mut replica, 1, &with_floor(1, 8, 6));
-    assert_eq!(
-        step(&mut replica, 1, &with_floor(1, 5, 5)),
-        [],
-        "below the floor"
-    );
-    assert_eq!(
-        step(&mut replica, 1, &with_floor(1, 6, 3)).len(),
-        1,
-        "a floor never falls"
-    );
-    step(
-        &mut replica,
-        1,
-        &Step::Renew {
-            session: 1,
-            floor: 20,
-        },
-    );
+    assert_eq!(step(&mut replica, 1, &with_floor(1, 5, 5)), [], "below the floor");
+    assert_eq!(step(&mut replica, 1, &with_floor(1, 6, 3)).len(), 1, "a floor never falls");
+    step(&mut replica, 1, &Step::Renew { session: 1, floor: 20 });
     assert_eq!(step(&mut replica, 1, &with_floor(1, 19, 0)), []);
     assert_eq!(step(&mut replica, 1, &with_floor(1, 20, 0)).len(), 1);
-    step(
-        &mut replica,
-        1,
-        &Step::Renew {
-            session: 1,
-            floor: u64::MAX,
-        },
-    );
+    step(&mut replica, 1, &Step::Renew { session: 1, floor: u64::MAX });
     assert_eq!(step(&mut replica, 1, &with_floor(1, u64::MAX, 0)).len(), 1);
     assert_eq!(replica.state.sessions.places(), 1);
 }
 
 #[test]
 fn a_number_too_far_above_the_floor_is_refused_and_stays_free() {
-    let limits = Limits {
-        window: 4,
-        ..Limits::default()
-    };
+    let limits = Limits { window: 4, ..Limits::default() };
     let mut replica = replica_with(life(1), &limits);
     step(&mut replica, 1, &open(1));
     step(&mut replica, 1, &open(2));
     assert_eq!(step(&mut replica, 1, &command(1, 4, 1)), refused(1, 4));
-    assert_eq!(
-        step(&mut replica, 1, &command(1, u64::MAX, 1)),
-        refused(1, u64::MAX)
-    );
-    assert_eq!(
-        step(&mut replica, 1, &command(2, 4, 1)),
-        [],
-        "not this node's"
-    );
+    assert_eq!(step(&mut replica, 1, &command(1, u64::MAX, 1)), refused(1, u64::MAX));
+    assert_eq!(step(&mut replica, 1, &command(2, 4, 1)), [], "not this node's");
     assert_eq!(newest(&replica), None);
     assert_eq!(step(&mut replica, 1, &command(1, 3, 1)).len(), 1);
-    assert_eq!(
-        step(&mut replica, 1, &with_floor(1, 4, 1)),
-        replied(1, 4, 7, 1, json!("x"))
-    );
+    assert_eq!(step(&mut replica, 1, &with_floor(1, 4, 1)), replied(1, 4, 7, 1, json!("x")));
 }
 
 /// Pitfall 51: a session expires by the number of client entries, the same on
 /// every node; a request that comes too late is refused and never run.
 #[test]
 fn a_session_expires_by_client_entries_alone() {
-    let limits = Limits {
-        session_span: 3,
-        ..Limits::default()
-    };
+    let limits = Limits { session_span: 3, ..Limits::default() };
     let mut replica = replica_with(life(1), &limits);
     let mut other = replica_with(life(2), &limits);
-    let log = [
-        open(1),
-        open(2),
-        Step::Protocol,
-        command(2, 0, 1),
-        command(2, 1, 1),
-    ];
+    let log = [open(1), open(2), Step::Protocol, command(2, 0, 1), command(2, 1, 1)];
     for entry in &log {
         step(&mut replica, 1, entry);
         step(&mut other, 1, entry);
     }
-    assert_eq!(
-        replica.session_age(Index(1)),
-        Some(3),
-        "the protocol's own does not count"
-    );
+    assert_eq!(replica.session_age(Index(1)), Some(3), "the protocol's own does not count");
     assert_eq!(step(&mut replica, 1, &command(2, 2, 1)), expired(1));
-    assert_eq!(
-        step(&mut other, 1, &command(2, 2, 1)).len(),
-        1,
-        "its own reply, no more"
-    );
+    assert_eq!(step(&mut other, 1, &command(2, 2, 1)).len(), 1, "its own reply, no more");
     assert_eq!(replica.session_age(Index(1)), None);
 
     assert_eq!(step(&mut replica, 1, &command(1, 0, 1)), expired(1));
@@ -352,27 +218,17 @@ fn a_session_expires_by_client_entries_alone() {
     assert_eq!(newest(&replica), Some(6), "it was not run");
     assert_eq!(replica.digest(), other.digest());
 
-    assert_eq!(
-        step(&mut replica, 1, &open(1)),
-        opened(8),
-        "the life opens a new one"
-    );
+    assert_eq!(step(&mut replica, 1, &open(1)), opened(8), "the life opens a new one");
     assert_eq!(step(&mut replica, 1, &command(8, 0, 1)).len(), 1);
 }
 
 #[test]
 fn whoever_is_named_within_the_span_lives_on() {
-    let limits = Limits {
-        session_span: 2,
-        ..Limits::default()
-    };
+    let limits = Limits { session_span: 2, ..Limits::default() };
     let mut replica = replica_with(life(1), &limits);
     step(&mut replica, 1, &open(1));
     let touches = [
-        Step::Renew {
-            session: 1,
-            floor: 0,
-        },
+        Step::Renew { session: 1, floor: 0 },
         command(1, 0, 1),
         command(1, 0, 1), // a duplicate
         open(1),
@@ -392,21 +248,11 @@ fn whoever_is_named_within_the_span_lives_on() {
 
 #[test]
 fn where_sessions_are_many_the_one_untouched_for_longest_makes_room() {
-    let limits = Limits {
-        sessions: 2,
-        ..Limits::default()
-    };
+    let limits = Limits { sessions: 2, ..Limits::default() };
     let mut replica = replica_with(life(1), &limits);
     step(&mut replica, 1, &open(1));
     step(&mut replica, 1, &open(2));
-    step(
-        &mut replica,
-        1,
-        &Step::Renew {
-            session: 1,
-            floor: 0,
-        },
-    );
+    step(&mut replica, 1, &Step::Renew { session: 1, floor: 0 });
     assert_eq!(step(&mut replica, 1, &open(3)), []);
     assert_eq!(replica.session_age(Index(2)), None);
     assert_eq!(step(&mut replica, 1, &open(4)), expired(1));
@@ -423,15 +269,8 @@ fn a_restarted_node_never_meets_its_old_numbers() {
     step(&mut replica, 1, &Step::Open(before));
     step(&mut replica, 1, &command(1, 0, 1));
     assert_eq!(step(&mut replica, 2, &Step::Open(after)), opened(3));
-    assert_eq!(
-        step(&mut replica, 2, &command(3, 0, 2)),
-        replied(3, 0, 4, 2, json!("xx"))
-    );
-    assert_eq!(
-        step(&mut replica, 2, &command(1, 1, 1)),
-        [],
-        "the old run's, and applied"
-    );
+    assert_eq!(step(&mut replica, 2, &command(3, 0, 2)), replied(3, 0, 4, 2, json!("xx")));
+    assert_eq!(step(&mut replica, 2, &command(1, 1, 1)), [], "the old run's, and applied");
     assert_eq!(newest(&replica), Some(5));
     assert_eq!(step(&mut replica, 2, &command(3, 1, 1)).len(), 1);
 }
@@ -440,26 +279,12 @@ fn a_restarted_node_never_meets_its_old_numbers() {
 /// applied where it stands first, on every node that goes through that log.
 #[test]
 fn a_command_that_is_in_the_log_twice_is_applied_once() {
-    let log = [
-        open(1),
-        command(1, 0, 5),
-        Step::Protocol,
-        command(1, 0, 5),
-        command(1, 1, 6),
-    ];
+    let log = [open(1), command(1, 0, 5), Step::Protocol, command(1, 0, 5), command(1, 1, 6)];
     let (mut first, mut second) = (replica(), replica_with(life(9), &Limits::default()));
-    let outcomes: Vec<_> = log
-        .iter()
-        .flat_map(|entry| step(&mut first, 3, entry))
-        .collect();
+    let outcomes: Vec<_> = log.iter().flat_map(|entry| step(&mut first, 3, entry)).collect();
     let values = ["xxxxx", "xxxxxx"].map(|value| json!(value));
     let [five, six] = values;
-    let expected = [
-        opened(1),
-        replied(1, 0, 2, 3, five),
-        replied(1, 1, 5, 3, six),
-    ]
-    .concat();
+    let expected = [opened(1), replied(1, 0, 2, 3, five), replied(1, 1, 5, 3, six)].concat();
     assert_eq!(outcomes, expected);
     for entry in &log {
         step(&mut second, 3, entry);
@@ -475,10 +300,7 @@ fn a_truncated_entry_is_applied_when_it_is_retried() {
     step(&mut replica, 1, &open(1));
     // Index 2 held the command in term 1; a leader of term 2 replaced it there.
     step(&mut replica, 2, &Step::Protocol);
-    assert_eq!(
-        step(&mut replica, 2, &command(1, 0, 1)),
-        replied(1, 0, 3, 2, json!("x"))
-    );
+    assert_eq!(step(&mut replica, 2, &command(1, 0, 1)), replied(1, 0, 3, 2, json!("x")));
     assert_eq!(step(&mut replica, 2, &command(1, 0, 1)), []);
 }
 
@@ -487,17 +309,7 @@ fn a_session_is_never_made_by_a_command() {
     let mut replica = replica();
     assert_eq!(step(&mut replica, 1, &command(7, 0, 1)), []);
     assert_eq!(step(&mut replica, 1, &with_id(7, 0, "a", 1)), []);
-    assert_eq!(
-        step(
-            &mut replica,
-            1,
-            &Step::Renew {
-                session: 7,
-                floor: 3
-            }
-        ),
-        []
-    );
+    assert_eq!(step(&mut replica, 1, &Step::Renew { session: 7, floor: 3 }), []);
     assert_eq!((newest(&replica), replica.state.ids.len()), (None, 0));
 }
 
@@ -510,111 +322,60 @@ fn the_second_with_an_id_gets_the_first_ones_reply() {
     step(&mut replica, 4, &with_id(2, 0, "order-17", 3));
     let first = replied(1, 0, 3, 4, json!("xxx"));
     assert_eq!(step(&mut replica, 5, &with_id(1, 0, "order-17", 9)), first);
-    assert_eq!(
-        step(&mut replica, 5, &with_id(1, 0, "order-17", 9)),
-        [],
-        "its number is used"
-    );
+    assert_eq!(step(&mut replica, 5, &with_id(1, 0, "order-17", 9)), [], "its number is used");
     assert_eq!(step(&mut replica, 5, &command(1, 0, 9)), []);
     assert_eq!(newest(&replica), Some(3), "nothing was applied since");
     let found = replica.lookup("order-17").expect("it is remembered");
     assert_eq!((found.index, found.term, found.value), (3, 4, json!("xxx")));
-    let missing = RequestError::NotFound {
-        id: "order-18".to_string(),
-    };
+    let missing = RequestError::NotFound { id: "order-18".to_string() };
     assert_eq!(replica.lookup("order-18"), Err(missing));
 }
 
 #[test]
 fn an_id_is_forgotten_after_exactly_so_many_client_entries() {
-    let limits = Limits {
-        ids_span: 3,
-        ..Limits::default()
-    };
+    let limits = Limits { ids_span: 3, ..Limits::default() };
     let mut replica = replica_with(life(1), &limits);
     step(&mut replica, 1, &open(1));
     step(&mut replica, 1, &with_id(1, 0, "a", 1));
     step(&mut replica, 1, &Step::Protocol);
     step(&mut replica, 1, &Step::Junk);
     let again = step(&mut replica, 1, &with_id(1, 1, "a", 1));
-    assert_eq!(
-        again,
-        replied(1, 1, 2, 1, json!("x")),
-        "the repetition makes it no younger"
-    );
+    assert_eq!(again, replied(1, 1, 2, 1, json!("x")), "the repetition makes it no younger");
     assert!(replica.lookup("a").is_ok());
     step(&mut replica, 1, &Step::Junk);
     assert!(replica.lookup("a").is_err());
     let index = replica.applied().0 + 1;
-    assert_eq!(
-        step(&mut replica, 1, &with_id(1, 2, "a", 2)),
-        replied(1, 2, index, 1, json!("xx"))
-    );
+    assert_eq!(step(&mut replica, 1, &with_id(1, 2, "a", 2)), replied(1, 2, index, 1, json!("xx")));
 }
 
 #[test]
 fn values_beyond_the_bound_are_dropped_oldest_first_and_said_to_be() {
     let cost = VALUE_COST_BYTES + 12;
-    let limits = Limits {
-        kept_bytes: 2 * cost,
-        ..Limits::default()
-    };
+    let limits = Limits { kept_bytes: 2 * cost, ..Limits::default() };
     let mut replica = replica_with(life(1), &limits);
     step(&mut replica, 1, &open(1));
     for (seq, id) in ["a", "b", "c"].into_iter().enumerate() {
         let outcomes = step(&mut replica, 1, &with_id(1, seq as u64, id, 10));
-        assert_eq!(
-            outcomes,
-            replied(1, seq as u64, seq as u64 + 2, 1, json!("xxxxxxxxxx"))
-        );
+        assert_eq!(outcomes, replied(1, seq as u64, seq as u64 + 2, 1, json!("xxxxxxxxxx")));
     }
     let oldest = replica.lookup("a").expect("the id is remembered");
-    assert_eq!(
-        (oldest.index, oldest.value, oldest.value_kept),
-        (2, Value::Null, false)
-    );
+    assert_eq!((oldest.index, oldest.value, oldest.value_kept), (2, Value::Null, false));
     assert!(replica.lookup("b").expect("kept").value_kept);
     let null = step(&mut replica, 1, &with_id(1, 3, "d", 0));
     assert_eq!(null, replied(1, 3, 5, 1, Value::Null));
-    assert!(
-        replica.lookup("d").expect("kept").value_kept,
-        "Null is always kept"
-    );
+    assert!(replica.lookup("d").expect("kept").value_kept, "Null is always kept");
     let again = step(&mut replica, 1, &with_id(1, 4, "a", 10));
-    let reply = Reply {
-        index: 2,
-        term: 1,
-        value: Value::Null,
-        value_kept: false,
-    };
-    assert_eq!(
-        again,
-        [Outcome::Replied {
-            session: Index(1),
-            seq: 4,
-            reply
-        }]
-    );
+    let reply = Reply { index: 2, term: 1, value: Value::Null, value_kept: false };
+    assert_eq!(again, [Outcome::Replied { session: Index(1), seq: 4, reply }]);
 }
 
 #[test]
 fn values_go_with_the_floor_the_id_and_the_session() {
-    let limits = Limits {
-        ids_span: 4,
-        session_span: 6,
-        ..Limits::default()
-    };
+    let limits = Limits { ids_span: 4, session_span: 6, ..Limits::default() };
     let mut replica = replica_with(life(1), &limits);
     step(&mut replica, 1, &open(1));
     step(&mut replica, 1, &with_id(1, 0, "a", 10));
-    step(
-        &mut replica,
-        1,
-        &Step::Renew {
-            session: 1,
-            floor: 1,
-        },
-    );
+    step(&mut replica, 1, &Step::Renew { session: 1, floor: 1 });
     assert!(replica.state.values.bytes() > 0, "the id still holds it");
     for _ in 0..3 {
         step(&mut replica, 1, &Step::Junk);
@@ -626,30 +387,19 @@ fn values_go_with_the_floor_the_id_and_the_session() {
         step(&mut replica, 1, &Step::Junk);
     }
     assert_eq!(replica.session_age(Index(1)), None);
-    assert_eq!(
-        (
-            replica.state.values.bytes(),
-            replica.state.sessions.places()
-        ),
-        (0, 0)
-    );
+    assert_eq!((replica.state.values.bytes(), replica.state.sessions.places()), (0, 0));
 }
 
 #[test]
 fn only_applied_commands_reach_the_machine_and_those_who_watch() {
     let applied = Arc::new(AtomicU64::new(0));
-    let machine = Stretch {
-        applied: Arc::clone(&applied),
-        has: 0,
-    };
+    let machine = Stretch { applied: Arc::clone(&applied), has: 0 };
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&seen);
     let watcher = Arc::new(move |node: &str, entry: &Entry| {
         assert!(crate::guard::inside_node());
         let id = entry.id().map(str::to_string);
-        sink.lock()
-            .unwrap()
-            .push((node.to_string(), entry.index, id, entry.value()));
+        sink.lock().unwrap().push((node.to_string(), entry.index, id, entry.value()));
     });
     let mut replica = Replica::new("node7", life(1), Some(Box::new(machine)), vec![watcher]);
     let log = [
@@ -676,34 +426,16 @@ fn only_applied_commands_reach_the_machine_and_those_who_watch() {
 #[test]
 fn a_machine_with_a_disk_of_its_own_skips_what_it_has() {
     let applied = Arc::new(AtomicU64::new(0));
-    let machine = Stretch {
-        applied: Arc::clone(&applied),
-        has: 3,
-    };
+    let machine = Stretch { applied: Arc::clone(&applied), has: 3 };
     let mut replica = Replica::new("node0", life(1), Some(Box::new(machine)), Vec::new());
     step(&mut replica, 1, &open(1));
     step(&mut replica, 1, &with_id(1, 0, "a", 5));
     let outcomes = step(&mut replica, 1, &command(1, 1, 0));
-    let reply = Reply {
-        index: 3,
-        term: 1,
-        value: Value::Null,
-        value_kept: false,
-    };
-    assert_eq!(
-        outcomes,
-        [Outcome::Replied {
-            session: Index(1),
-            seq: 1,
-            reply
-        }]
-    );
+    let reply = Reply { index: 3, term: 1, value: Value::Null, value_kept: false };
+    assert_eq!(outcomes, [Outcome::Replied { session: Index(1), seq: 1, reply }]);
     assert_eq!(applied.load(Ordering::Relaxed), 0);
     assert!(!replica.lookup("a").expect("remembered").value_kept);
-    assert_eq!(
-        step(&mut replica, 1, &command(1, 2, 1)),
-        replied(1, 2, 4, 1, json!("x"))
-    );
+    assert_eq!(step(&mut replica, 1, &command(1, 2, 1)), replied(1, 2, 4, 1, json!("x")));
     assert_eq!(applied.load(Ordering::Relaxed), 1);
 }
 
@@ -716,42 +448,26 @@ fn a_query_asks_the_machine_or_the_newest_entry() {
     let reply = with_machine.query(br#"{"of": 1}"#).expect("it is JSON");
     assert_eq!((reply.index, reply.term, reply.value_kept), (3, 2, true));
     assert_eq!(reply.value, json!({"asked": {"of": 1}, "applied": 1}));
-    assert!(matches!(
-        with_machine.query(b"{"),
-        Err(RequestError::Invalid { .. })
-    ));
+    assert!(matches!(with_machine.query(b"{"), Err(RequestError::Invalid { .. })));
 
     let mut without = plain();
     assert_eq!(without.query(b"0").expect("no machine").value, Value::Null);
     step(&mut without, 1, &open(1));
-    assert_eq!(
-        step(&mut without, 1, &command(1, 0, 5)),
-        replied(1, 0, 2, 1, Value::Null)
-    );
+    assert_eq!(step(&mut without, 1, &command(1, 0, 5)), replied(1, 0, 2, 1, Value::Null));
     assert_eq!(without.query(b"0").expect("no machine").value, json!(5));
 }
 
 #[test]
 fn two_nodes_with_one_log_are_in_one_state() {
-    let limits = Limits {
-        session_span: 40,
-        sessions: 4,
-        ids_span: 30,
-        ..Limits::default()
-    };
-    let mut nodes: Vec<_> = (1..4)
-        .map(|number| replica_with(life(number), &limits))
-        .collect();
+    let limits = Limits { session_span: 40, sessions: 4, ids_span: 30, ..Limits::default() };
+    let mut nodes: Vec<_> = (1..4).map(|number| replica_with(life(number), &limits)).collect();
     let mut sessions = vec![1];
     for at in 1..3_000u64 {
         let session = sessions[(at * 7 % 5) as usize % sessions.len()];
         let entry = match at % 11 {
             1 => open(1 + at % 6),
             2 => Step::Protocol,
-            3 => Step::Renew {
-                session,
-                floor: at / 50,
-            },
+            3 => Step::Renew { session, floor: at / 50 },
             4..7 => with_id(session, at / 30, &format!("id {}", at % 17), 1),
             _ => command(session, at / 40 + at % 13, (at % 5) as usize),
         };
@@ -759,18 +475,9 @@ fn two_nodes_with_one_log_are_in_one_state() {
             sessions.insert(0, at);
             sessions.truncate(5);
         }
-        let outcomes: Vec<_> = nodes
-            .iter_mut()
-            .map(|node| step(node, at / 100, &entry))
-            .collect();
-        let told = outcomes
-            .iter()
-            .filter(|outcomes| !outcomes.is_empty())
-            .count();
-        assert!(
-            told <= 2,
-            "at {at}: one entry is one run's, and may end another's session"
-        );
+        let outcomes: Vec<_> = nodes.iter_mut().map(|node| step(node, at / 100, &entry)).collect();
+        let told = outcomes.iter().filter(|outcomes| !outcomes.is_empty()).count();
+        assert!(told <= 2, "at {at}: one entry is one run's, and may end another's session");
     }
     let digests: Vec<_> = nodes.iter().map(Replica::digest).collect();
     assert!(newest(&nodes[0]).is_some_and(|index| index > 2_000));
@@ -794,11 +501,7 @@ fn hostile_logs_stay_within_bounds() {
         let session = replica.applied().0 + 1;
         step(&mut replica, 1, &open(number));
         for seq in [4095, 4096, u64::MAX, 2000, 511, 512, 0] {
-            step(
-                &mut replica,
-                1,
-                &with_id(session, seq, &format!("{number} {seq}"), 600),
-            );
+            step(&mut replica, 1, &with_id(session, seq, &format!("{number} {seq}"), 600));
             step(&mut replica, 1, &Step::Junk);
         }
     }
@@ -809,10 +512,7 @@ fn hostile_logs_stay_within_bounds() {
     let session = replica.applied().0 + 1;
     step(&mut replica, 1, &open(1));
     assert_eq!(step(&mut replica, 1, &command(session, 511, 1)).len(), 1);
-    assert_eq!(
-        step(&mut replica, 1, &command(session, 512, 1)),
-        refused(session, 512)
-    );
+    assert_eq!(step(&mut replica, 1, &command(session, 512, 1)), refused(session, 512));
 }
 
 #[test]
@@ -844,11 +544,9 @@ fn a_replica_moves_to_a_thread_of_its_own() {
 #[ignore = "prints a time, and proves nothing"]
 fn how_long_an_entry_takes() {
     const ENTRIES: u64 = 2_000_000;
-    for (what, machine, id) in [
-        ("plain", false, false),
-        ("with a machine", true, false),
-        ("with ids", false, true),
-    ] {
+    for (what, machine, id) in
+        [("plain", false, false), ("with a machine", true, false), ("with ids", false, true)]
+    {
         let machine = machine.then(|| Box::new(Stretch::default()) as Box<dyn StateMachine>);
         let mut replica = Replica::new("node0", life(1), machine, Vec::new());
         step(&mut replica, 1, &open(1));

@@ -57,15 +57,9 @@ impl Twin {
     }
 
     fn held(&self, value: usize) -> bool {
-        let in_sessions = self
-            .sessions
-            .values()
-            .flat_map(|session| session.replies.values());
+        let in_sessions = self.sessions.values().flat_map(|session| session.replies.values());
         let in_ids = self.ids.iter().map(|(_, _, reply)| reply);
-        !self.values[value].1
-            && in_sessions
-                .chain(in_ids)
-                .any(|reply| reply.value == Some(value))
+        !self.values[value].1 && in_sessions.chain(in_ids).any(|reply| reply.value == Some(value))
     }
 
     fn bytes(&self, also: Option<usize>) -> usize {
@@ -89,10 +83,7 @@ impl Twin {
         if too_large {
             // Takes no place among the others, so it stands before them all.
             self.values.insert(0, (value, true));
-            let replies = self
-                .sessions
-                .values_mut()
-                .flat_map(|s| s.replies.values_mut());
+            let replies = self.sessions.values_mut().flat_map(|s| s.replies.values_mut());
             for reply in replies.chain(self.ids.iter_mut().map(|(_, _, reply)| reply)) {
                 reply.value = reply.value.map(|value| value + 1);
             }
@@ -100,9 +91,7 @@ impl Twin {
         }
         self.values.push((value, false));
         while self.bytes(Some(number)) > self.limits.kept_bytes {
-            let oldest = (0..number)
-                .find(|value| self.held(*value))
-                .expect("the newest fits");
+            let oldest = (0..number).find(|value| self.held(*value)).expect("the newest fits");
             self.values[oldest].1 = true;
         }
         Some(number)
@@ -129,9 +118,7 @@ impl Twin {
     fn close(&mut self, session: u64, outcomes: &mut Vec<Outcome>) {
         self.sessions.remove(&session);
         if self.own_sessions.contains(&session) {
-            outcomes.push(Outcome::Expired {
-                session: Index(session),
-            });
+            outcomes.push(Outcome::Expired { session: Index(session) });
         }
     }
 
@@ -144,13 +131,7 @@ impl Twin {
         match step {
             Step::Open(life) => self.open(index, *life, &mut outcomes),
             Step::Renew { session, floor } => self.touch(*session, *floor),
-            Step::Command {
-                session,
-                seq,
-                floor,
-                id,
-                json,
-            } => {
+            Step::Command { session, seq, floor, id, json } => {
                 self.touch(*session, *floor);
                 let id = id.as_deref();
                 outcomes.extend(self.command(index, term, *session, *seq, id, *json));
@@ -159,12 +140,8 @@ impl Twin {
         }
         let span = self.limits.session_span;
         let old = |session: &TwinSession| self.now - session.touched > span;
-        let expired: Vec<u64> = self
-            .sessions
-            .iter()
-            .filter(|(_, s)| old(s))
-            .map(|(id, _)| *id)
-            .collect();
+        let expired: Vec<u64> =
+            self.sessions.iter().filter(|(_, s)| old(s)).map(|(id, _)| *id).collect();
         for session in expired {
             self.close(session, &mut outcomes);
         }
@@ -174,17 +151,9 @@ impl Twin {
     }
 
     fn open(&mut self, index: u64, life: Life, outcomes: &mut Vec<Outcome>) {
-        let live = self
-            .sessions
-            .iter()
-            .find(|(_, s)| s.life == life)
-            .map(|(id, _)| *id);
+        let live = self.sessions.iter().find(|(_, s)| s.life == life).map(|(id, _)| *id);
         if live.is_none() && self.sessions.len() == self.limits.sessions {
-            let oldest = self
-                .sessions
-                .iter()
-                .min_by_key(|(_, s)| s.touched)
-                .map(|(id, _)| *id);
+            let oldest = self.sessions.iter().min_by_key(|(_, s)| s.touched).map(|(id, _)| *id);
             self.close(oldest.expect("some are live"), outcomes);
         }
         let id = live.unwrap_or(index);
@@ -211,10 +180,7 @@ impl Twin {
     }
 
     fn places(&self) -> u64 {
-        self.sessions
-            .values()
-            .map(|s| s.reach.saturating_sub(s.floor))
-            .sum()
+        self.sessions.values().map(|s| s.reach.saturating_sub(s.floor)).sum()
     }
 
     fn command(
@@ -250,17 +216,8 @@ impl Twin {
         let reply = known.unwrap_or_else(|| {
             self.newest = json!(json);
             let value = Stretch::value(json);
-            at_once = Some(Reply {
-                index,
-                term,
-                value: value.clone(),
-                value_kept: true,
-            });
-            let reply = TwinReply {
-                index,
-                term,
-                value: self.keep(value),
-            };
+            at_once = Some(Reply { index, term, value: value.clone(), value_kept: true });
+            let reply = TwinReply { index, term, value: self.keep(value) };
             if let Some(id) = id {
                 self.ids.push((self.now, id.to_string(), reply.clone()));
             }
@@ -270,11 +227,7 @@ impl Twin {
         live.replies.insert(seq, reply.clone());
         live.reach = live.reach.max(seq + 1);
         let reply = at_once.unwrap_or_else(|| self.reply(&reply));
-        own.then_some(Outcome::Replied {
-            session: name,
-            seq,
-            reply,
-        })
+        own.then_some(Outcome::Replied { session: name, seq, reply })
     }
 }
 
@@ -283,17 +236,8 @@ impl Twin {
 #[derive(Clone, Debug)]
 enum Drawn {
     Open(u64),
-    Command {
-        pick: usize,
-        seq: u64,
-        below: u64,
-        id: Option<usize>,
-        json: usize,
-    },
-    Renew {
-        pick: usize,
-        floor: u64,
-    },
+    Command { pick: usize, seq: u64, below: u64, id: Option<usize>, json: usize },
+    Renew { pick: usize, floor: u64 },
     Junk,
     Protocol,
 }
@@ -312,24 +256,16 @@ fn drawn() -> impl Strategy<Value = Drawn> {
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
-    (
-        1..15u64,
-        1..5usize,
-        1..12u64,
-        0..16usize,
-        0..10u64,
-        0..300usize,
+    (1..15u64, 1..5usize, 1..12u64, 0..16usize, 0..10u64, 0..300usize).prop_map(
+        |(session_span, sessions, window, replies, ids_span, kept_bytes)| Limits {
+            session_span,
+            sessions,
+            window,
+            replies,
+            ids_span,
+            kept_bytes,
+        },
     )
-        .prop_map(
-            |(session_span, sessions, window, replies, ids_span, kept_bytes)| Limits {
-                session_span,
-                sessions,
-                window,
-                replies,
-                ids_span,
-                kept_bytes,
-            },
-        )
 }
 
 const IDS: [&str; 4] = ["a", "b", "c", "order-17"];
@@ -343,23 +279,14 @@ fn named(drawn: &Drawn, opened: &[u64]) -> Step {
     let session = |pick: &usize| opened.iter().rev().nth(*pick).copied().unwrap_or(1_000);
     match drawn {
         Drawn::Open(number) => Step::Open(life(*number)),
-        Drawn::Command {
-            pick,
-            seq,
-            below,
-            id,
-            json,
-        } => Step::Command {
+        Drawn::Command { pick, seq, below, id, json } => Step::Command {
             session: session(pick),
             seq: *seq,
             floor: seq.saturating_sub(*below),
             id: id.map(|id| IDS[id].to_string()),
             json: *json,
         },
-        Drawn::Renew { pick, floor } => Step::Renew {
-            session: session(pick),
-            floor: *floor,
-        },
+        Drawn::Renew { pick, floor } => Step::Renew { session: session(pick), floor: *floor },
         Drawn::Junk => Step::Junk,
         Drawn::Protocol => Step::Protocol,
     }

@@ -49,12 +49,7 @@ impl Kept {
 
 impl Values {
     pub fn new(limit_bytes: usize) -> Values {
-        Values {
-            first: 1,
-            kept: VecDeque::new(),
-            bytes: 0,
-            limit_bytes,
-        }
+        Values { first: 1, kept: VecDeque::new(), bytes: 0, limit_bytes }
     }
 
     /// Keeps a value for one holder.
@@ -65,10 +60,7 @@ impl Values {
         let Ok(json) = serde_json::to_vec(value) else {
             return ValueRef::NOT_KEPT;
         };
-        let kept = Kept {
-            json: json.into_boxed_slice(),
-            holders: 1,
-        };
+        let kept = Kept { json: json.into_boxed_slice(), holders: 1 };
         if kept.cost() > self.limit_bytes {
             return ValueRef::NOT_KEPT;
         }
@@ -97,10 +89,7 @@ impl Values {
         let Some(kept) = self.kept_mut(value) else {
             return;
         };
-        assert!(
-            kept.holders > 0,
-            "value {value:?} was released more often than held"
-        );
+        assert!(kept.holders > 0, "value {value:?} was released more often than held");
         kept.holders -= 1;
         if kept.holders == 0 {
             let json = std::mem::take(&mut kept.json);
@@ -184,11 +173,7 @@ mod tests {
         assert_eq!(values.value(refs[1]), Some(json!(1)));
         let large = values.keep(&json!("x".repeat(500)));
         assert_eq!(large, ValueRef::NOT_KEPT);
-        assert_eq!(
-            values.value(refs[1]),
-            Some(json!(1)),
-            "too large a value drops no other"
-        );
+        assert_eq!(values.value(refs[1]), Some(json!(1)), "too large a value drops no other");
         values.release(refs[0]);
         values.release(large);
         assert_eq!(values.bytes(), 3 * VALUE_COST_BYTES + 3);
