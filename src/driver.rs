@@ -16,7 +16,6 @@ mod machine;
 mod narrate;
 
 use std::io;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,7 +33,7 @@ use crate::guard;
 use crate::machine::StateMachine;
 use crate::replica::Replica;
 use crate::shared::{Heard, Input, Published, PublishedMember, Shared, Standing, Ticket};
-use crate::wire::udp;
+use crate::wire::udp::{self, Bound};
 
 use self::machine::MachineThread;
 use self::narrate::Narrator;
@@ -51,8 +50,7 @@ const EVIDENCE_EVERY: u64 = 1_000;
 
 /// What a node needs of the operating system and of its program.
 pub(crate) struct Prepared {
-    socket: UdpSocket,
-    bound: (usize, usize),
+    bound: Bound,
     machine: Option<Box<dyn StateMachine>>,
 }
 
@@ -62,13 +60,12 @@ pub(crate) fn prepare(config: &Config, name: &str, poll: &Registry) -> Result<Pr
     let own =
         own.ok_or_else(|| Error::Failed { reason: format!("{name} is not in the config") })?;
     let io = |doing: String| move |source: io::Error| Error::Io { doing, source };
-    let udp::Bound { mut socket, receive_buffer_bytes, send_buffer_bytes, .. } =
-        udp::bind(own.address).map_err(io(format!("starting {name}")))?;
-    poll.register(&mut socket, SOCKET, Interest::READABLE)
+    let mut bound = udp::bind(own.address).map_err(io(format!("starting {name}")))?;
+    poll.register(&mut bound.socket, SOCKET, Interest::READABLE)
         .map_err(io(format!("watching the socket of {name}")))?;
     let machine =
         config.make_machine(name).transpose().map_err(|source| Error::Machine { source })?;
-    Ok(Prepared { socket, bound: (receive_buffer_bytes, send_buffer_bytes), machine })
+    Ok(Prepared { bound, machine })
 }
 
 /// A random number that is not 0, from the operating system.
@@ -192,9 +189,9 @@ impl<'a> Running<'a> {
             saved.incarnation = Incarnation(random_nonzero()?);
         }
         let life = Life { incarnation: saved.incarnation, run: Run(random_nonzero()?) };
-        let Prepared { socket, bound, machine } = prepared;
+        let Prepared { bound, machine } = prepared;
         let narrator = Narrator::new(shared, config);
-        narrator.started(bound);
+        narrator.started(&bound);
         let watchers = config.commit_watchers();
         let apart = machine.is_some() || !watchers.is_empty();
         let replica = Replica::new(&shared.name, life, machine, watchers.to_vec());
@@ -209,7 +206,7 @@ impl<'a> Running<'a> {
         Ok(Running {
             shared,
             run,
-            socket,
+            socket: bound.socket,
             engine,
             output: Output::default(),
             machine,
@@ -446,9 +443,4 @@ fn engine_setup(config: &Config, name: &str) -> Result<engine::Setup, Error> {
         },
         request_timeout: settings.request_timeout_us,
     })
-}
-
-/// The address of a node, for a person.
-pub(crate) fn address_of(config: &Config, name: &str) -> Option<SocketAddr> {
-    config.settings().nodes.iter().find(|node| node.name == name).map(|node| node.address)
 }

@@ -2,9 +2,92 @@
 //! network layer to write, no storage layer to write, no server to run.
 //!
 //! One shared JSON file names the nodes, one constructor joins the cluster, four
-//! calls use it.
-
-#![allow(dead_code)]
+//! calls use it:
+//!
+//! ```no_run
+//! use kontiki::{Config, RaftNode};
+//! use serde_json::json;
+//!
+//! let config = Config::load("cluster.json")?;
+//! let nodes = ["node0", "node1", "node2"].map(|name| RaftNode::new(&config, name).unwrap());
+//! for node in &nodes {
+//!     node.start()?;
+//! }
+//! let reply = nodes[1].client_request(json!({"val": 1}))?.wait()?; // any node takes it
+//! println!("committed at {} in term {}", reply.index, reply.term);
+//! for node in &nodes {
+//!     println!("{:?}", node.check_committed_entry().entry);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`RaftNode`] has five calls. What goes in: a [`Config`] (the file, and what only a
+//! program can give: a [`StateMachine`], watchers) and [`Request`]s. What comes out:
+//! a [`Pending`] reply to each request, [`Committed`] (what this node knows to be
+//! agreed), [`Event`]s, and lines through the `log` crate: at `info` level a person
+//! can follow an election, at `debug` each vote, append and commit.
+//!
+//! # What is promised
+//!
+//! On a network that loses, repeats, reorders, delays and corrupts datagrams, with
+//! nodes that stop, start and are lost:
+//!
+//! 1. Raft's five properties (Raft Figure 3).
+//! 2. Commands and queries are linearizable. A request is committed at most once;
+//!    the same [`id`](Request::id) once among the last 131,072 client entries.
+//! 3. What was acknowledged survives the loss of any minority of the voters. A node
+//!    keeps its log in memory: between [`stop`](RaftNode::stop) and
+//!    [`start`](RaftNode::start) of the same `RaftNode` it remembers, but a
+//!    `RaftNode` that is gone is a lost voter. Who takes its place is admitted as a
+//!    learner, and does not vote.
+//! 4. Nothing that comes from the network makes a node panic or grow without bound.
+//! 5. A node that cannot do its work says why, in its log and its results.
+//!
+//! Not yet built: logs on disk and snapshots (the log grows with what is
+//! committed), changes of the voters, an agreed failure detector, sealed datagrams
+//! (so let only trusted hosts reach the nodes' ports).
+//!
+//! # How it works
+//!
+//! ```text
+//!  your program ──► RaftNode ──► queue ─────────┐                        ┌─► Pending, Event
+//!                                               ▼                        │
+//!    UDP socket ──► frame ──► message ──► core ──► effects ──► frame ──► UDP socket
+//!                                         │    ▲
+//!                              committed ─┴────┘ applied: state machine, in its own thread
+//! ```
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `core` | the protocol, pure: time and messages in, effects out |
+//! | `wire` | messages as bytes, frames, fragments, the socket |
+//! | `operation`, `replica` | what clients' entries say, and the state they make: sessions, ids, state machine |
+//! | `engine` | one node as bytes: all of the above, and the way of each request |
+//! | `driver`, `shared`, `node` | the node's thread, what it shares with its callers, the five calls |
+//! | `config`, `request`, `committed`, `event`, `machine`, `error` | what goes in and what comes out |
+//!
+//! A request has a number in its node's session. Its node sends it to the leader and
+//! sees in the log that comes back whether it arrived; it answers it when it applies
+//! it. So no answer travels, and after [`Pending::wait`] the node that was asked
+//! shows what was written.
+//!
+//! # Where it departs from the paper
+//!
+//! - Votes and acknowledgements count by *incarnation*, a random number that names a
+//!   log, not by name: a node that lost its memory cannot vote twice under its name.
+//! - The log begins with a founding record at index 1, term 0, written once, when all
+//!   voters of the file have said that they are new (`"founding"` in [`Config`]).
+//! - Pre-vote, leader stickiness and check-quorum are always on (thesis §9.6, §4.2.3,
+//!   §6.2): a node that was cut off deposes nobody, and a leader that cannot reach a
+//!   majority steps down.
+//! - Heartbeats are messages of their own and carry no entries; a commit is told at
+//!   once.
+//! - Queries are served by ReadIndex (thesis §6.4) on any node; there are no leases.
+//!
+//! # Packages in the public items
+//!
+//! `serde`, `serde_json` ([`Value`](serde_json::Value)) and `crossbeam-channel` (the
+//! receiver of [`Config::events`]).
 
 mod committed;
 mod config;

@@ -107,6 +107,7 @@ pub(crate) fn session_and_seq(bytes: &[u8]) -> Option<(Index, u64)> {
     Some((session, take_varint(&mut rest)?))
 }
 
+#[cfg(test)]
 /// The life for which these bytes open a session; `None` for all else.
 pub(crate) fn opened_by(bytes: &[u8]) -> Option<(Incarnation, Run)> {
     let (&kind, rest) = bytes.split_first()?;
@@ -147,29 +148,15 @@ pub(crate) fn command(
         "a command of {} bytes has no value behind its headroom",
         buffer.len()
     );
-    assert!(
-        floor <= seq,
-        "floor {floor} lies above the command's own number {seq}"
-    );
-    let kind = if id.is_some() {
-        COMMAND_WITH_ID
-    } else {
-        COMMAND
-    };
-    let head = Head::new(kind)
-        .number(session.0)
-        .number(seq)
-        .number(seq - floor);
+    assert!(floor <= seq, "floor {floor} lies above the command's own number {seq}");
+    let kind = if id.is_some() { COMMAND_WITH_ID } else { COMMAND };
+    let head = Head::new(kind).number(session.0).number(seq).number(seq - floor);
     let Some(id) = id else {
         let start = HEADROOM - head.len;
         buffer[start..HEADROOM].copy_from_slice(head.bytes());
         return Bytes::from(buffer).slice(start..);
     };
-    assert!(
-        (1..=ID_LIMIT_BYTES).contains(&id.len()),
-        "an id of {} bytes was let in",
-        id.len()
-    );
+    assert!((1..=ID_LIMIT_BYTES).contains(&id.len()), "an id of {} bytes was let in", id.len());
     let json = &buffer[HEADROOM..];
     let mut bytes = Vec::with_capacity(head.len + 2 + id.len() + json.len());
     bytes.extend_from_slice(head.bytes());
@@ -187,10 +174,7 @@ struct Head {
 
 impl Head {
     fn new(kind: u8) -> Head {
-        let mut head = Head {
-            room: [0; HEADROOM],
-            len: 0,
-        };
+        let mut head = Head { room: [0; HEADROOM], len: 0 };
         head.push(kind);
         head
     }
@@ -213,10 +197,7 @@ impl Head {
 fn open_body(rest: &[u8]) -> Option<(Incarnation, Run)> {
     let (incarnation, run) = rest.split_first_chunk::<8>()?;
     let run: &[u8; 8] = run.try_into().ok()?;
-    let life = (
-        Incarnation(u64::from_le_bytes(*incarnation)),
-        Run(u64::from_le_bytes(*run)),
-    );
+    let life = (Incarnation(u64::from_le_bytes(*incarnation)), Run(u64::from_le_bytes(*run)));
     (life.0.0 != 0 && life.1.0 != 0).then_some(life)
 }
 
@@ -242,14 +223,7 @@ fn command_body(bytes: &[u8]) -> Option<Command<'_>> {
         return None;
     }
     let json_range = bytes.len() - rest.len()..bytes.len();
-    Some(Command {
-        session,
-        seq,
-        floor,
-        id,
-        id_range,
-        json_range,
-    })
+    Some(Command { session, seq, floor, id, id_range, json_range })
 }
 
 /// Writes a number as LEB128, low bits first.
@@ -307,10 +281,7 @@ mod tests {
             open(Incarnation(0x0102), Run(3))[..],
             [1, 2, 1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]
         );
-        assert_eq!(
-            command(buffer("7"), None, Index(300), 9, 4)[..],
-            [2, 0xac, 0x02, 9, 5, b'7']
-        );
+        assert_eq!(command(buffer("7"), None, Index(300), 9, 4)[..], [2, 0xac, 0x02, 9, 5, b'7']);
         assert_eq!(
             command(buffer("7"), Some("ab"), Index(1), 0, 0)[..],
             [3, 1, 0, 0, 2, b'a', b'b', b'7']
@@ -334,18 +305,9 @@ mod tests {
             ("kind 0", &[0]),
             ("an unknown kind", &[5, 1, 1]),
             ("half an open", &[1, 1, 0, 0, 0, 0, 0, 0, 0, 1]),
-            (
-                "a long open",
-                &[1, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0],
-            ),
-            (
-                "an open by nobody",
-                &[1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
-            ),
-            (
-                "an open in no run",
-                &[1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-            ),
+            ("a long open", &[1, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]),
+            ("an open by nobody", &[1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]),
+            ("an open in no run", &[1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
             ("a command without a value", &[2, 1, 1, 0]),
             ("a floor below 0", &[2, 1, 1, 2, b'7']),
             ("a value that is no UTF-8", &[2, 1, 1, 0, 0xff]),
@@ -356,9 +318,7 @@ mod tests {
             ("a number in two bytes that fits one", &[4, 0x81, 0, 1]),
             (
                 "a number of 65 bits",
-                &[
-                    4, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 1,
-                ],
+                &[4, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 1],
             ),
             ("a number that does not end", &[4, 0xff, 0xff]),
         ];

@@ -15,6 +15,7 @@ use crate::core::types::Time;
 use crate::engine::{self, Counts, Engine};
 use crate::event::Event;
 use crate::shared::{Shared, Ticket};
+use crate::wire::udp::Bound;
 
 /// What was dropped is told this often at most, in microseconds.
 const COUNTS_EVERY: u64 = 10_000_000;
@@ -58,13 +59,13 @@ impl<'a> Narrator<'a> {
         log::log!(target: "kontiki", level, "{} term {} {}: {text}", self.shared.name, told.term, told.role);
     }
 
-    pub(super) fn started(&self, (receive, send): (usize, usize)) {
-        let name = &self.shared.name;
-        let address = super::address_of(self.config, name);
-        let address = address.map_or_else(String::new, |address| format!(" at {address}"));
+    pub(super) fn started(&self, bound: &Bound) {
+        let Bound { address, receive_buffer_bytes, send_buffer_bytes, .. } = bound;
         log::info!(
             target: "kontiki",
-            "{name}: starts{address}; the socket's buffers hold {receive} bytes in, {send} out"
+            "{}: starts at {address}; the socket's buffers hold {receive_buffer_bytes} bytes in, \
+             {send_buffer_bytes} out",
+            self.shared.name
         );
     }
 

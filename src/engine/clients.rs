@@ -27,7 +27,7 @@ use crate::core::types::{Index, Life, Payload, Time};
 use crate::error::RequestError;
 use crate::operation;
 use crate::replica::Outcome;
-use crate::request::{Answer, Reply};
+use crate::request::Answer;
 
 use super::reads::Reads;
 
@@ -131,11 +131,6 @@ impl<T> Clients<T> {
     /// Answers one request.
     pub(crate) fn answer(&mut self, ticket: T, answer: Answer) {
         self.answers.push((ticket, answer));
-    }
-
-    /// Whether any command waits for its end.
-    pub(crate) fn has_commands(&self) -> bool {
-        !self.commands.is_empty()
     }
 
     /// Another leader, or none, or the same in another term: what was sent to the
@@ -469,9 +464,4 @@ impl Batch {
 fn submit(core: &mut Core, operation: Bytes, retry: bool) -> bool {
     let propose = Propose { retry, operations: vec![operation] };
     if core.leads() { core.propose_again(propose).is_ok() } else { core.forward(propose) }
-}
-
-/// A reply that says where this node stands, for reads.
-pub(crate) fn reply(index: Index, term: u64, value: serde_json::Value) -> Reply {
-    Reply { index: index.0, term, value, value_kept: true }
 }

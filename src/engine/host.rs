@@ -100,6 +100,7 @@ impl Host {
         }
     }
 
+    #[cfg(test)]
     /// The end of what is applied.
     pub(crate) fn applied(&self) -> Index {
         self.applied

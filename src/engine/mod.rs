@@ -73,7 +73,6 @@ pub(crate) struct Engine<T> {
     clients: Clients<T>,
     host: Host,
     counts: Counts,
-    heartbeat: u64,
     /// The end of what was given to the host.
     handed: Index,
     known_leader: (Term, Option<Incarnation>),
@@ -95,20 +94,19 @@ impl<T> Engine<T> {
         now: Time,
     ) -> Engine<T> {
         let own = setup.core.own.address;
-        let heartbeat = setup.core.heartbeat;
+        let patience = setup.core.heartbeat * 2;
         let links = Links::new(own, &setup.core.others);
         let mut core_setup = setup.core;
         core_setup.append_bytes =
             core_setup.others.iter().map(|other| links::append_bytes(own, other.address)).collect();
         let core = Core::new(core_setup, saved, run, seed, now);
         Engine {
-            clients: Clients::new(core.me(), setup.request_timeout, heartbeat * 2),
+            clients: Clients::new(core.me(), setup.request_timeout, patience),
             core,
             effects: Effects::default(),
             links,
             host,
             counts: Counts::default(),
-            heartbeat,
             handed: Index(0),
             known_leader: (Term(0), None),
         }
@@ -264,11 +262,6 @@ impl<T> Engine<T> {
     /// The name of the node behind an incarnation.
     pub(crate) fn name_of(&self, incarnation: Incarnation) -> String {
         self.core.known_name(incarnation).map_or_else(|| incarnation.to_string(), str::to_string)
-    }
-
-    /// The interval of heartbeats, in microseconds.
-    pub(crate) fn heartbeat(&self) -> u64 {
-        self.heartbeat
     }
 
     /// The protocol's state, to look at.

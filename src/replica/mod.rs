@@ -333,11 +333,13 @@ impl Replica {
         self.state.applied
     }
 
+    #[cfg(test)]
     /// How many client entries were applied, whatever they said.
     pub fn client_entries(&self) -> u64 {
         self.state.client_entries
     }
 
+    #[cfg(test)]
     /// How many client entries were no operation, and did nothing.
     pub fn unreadable(&self) -> u64 {
         self.state.unreadable

@@ -107,6 +107,7 @@ impl Values {
         serde_json::from_slice(&kept.json).ok()
     }
 
+    #[cfg(test)]
     /// What all that is kept is charged.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -58,7 +58,9 @@ use crate::core::message::{
 use crate::core::types::{ClusterId, Entry, Incarnation, Index, Payload, Term};
 
 use super::Refusal;
-use super::cursor::{Cursor, VARINT_LIMIT_BYTES, put_varint, varint_len};
+use super::cursor::{Cursor, put_varint};
+#[cfg(test)]
+use super::cursor::{VARINT_LIMIT_BYTES, varint_len};
 
 /// A member's name has at most so many bytes, and at least one.
 pub const NAME_LIMIT_BYTES: usize = 64;
@@ -69,6 +71,7 @@ pub const ENTRIES_LIMIT: usize = 65_536;
 /// Room for so many entries or operations is made because a message announces
 /// them; for more, as they turn up.
 const BELIEVED_COUNT: usize = 1_024;
+#[cfg(test)]
 /// An `AppendEntries` without its entries takes at most so many bytes.
 pub const APPEND_LIMIT_BYTES: usize = 1 + 6 * VARINT_LIMIT_BYTES;
 
@@ -169,6 +172,7 @@ pub fn decode_shared(message: &Bytes) -> Result<Message, Refusal> {
     decode(Cursor::shared(message))
 }
 
+#[cfg(test)]
 /// How many bytes the entry takes in an `AppendEntries` at most.
 pub fn entry_len(entry: &Entry) -> usize {
     let payload_len = match &entry.payload {
@@ -179,6 +183,7 @@ pub fn entry_len(entry: &Entry) -> usize {
     1 + varint_len(entry.term.0) + payload_len
 }
 
+#[cfg(test)]
 /// How many bytes the operation takes in a `Propose`, which itself takes 12 at
 /// most.
 pub fn operation_len(operation: &Bytes) -> usize {
@@ -439,6 +444,7 @@ fn take_membership(from: &mut Cursor<'_>) -> Result<Membership, Refusal> {
     Ok(Membership { cluster, members })
 }
 
+#[cfg(test)]
 fn membership_len(membership: &Membership) -> usize {
     let member_len = |member: &Member| {
         let address_len = match member.address {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::Refusal;
 
 /// How many bytes the longest varint takes.
+#[cfg(test)]
 pub const VARINT_LIMIT_BYTES: usize = 10;
 
 /// Appends `value` as a varint.

@@ -134,6 +134,7 @@ impl FrameWriter {
         true
     }
 
+    #[cfg(test)]
     /// Whether the frame has no part yet.
     pub fn is_empty(&self) -> bool {
         self.parts == 0

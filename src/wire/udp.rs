@@ -70,6 +70,7 @@ pub enum Lost {
 }
 
 impl Lost {
+    #[cfg(test)]
     /// Every reason, in the order of their numbers (`lost as usize`).
     pub const ALL: [Lost; 4] = [Lost::Full, Lost::Unreachable, Lost::TooLong, Lost::Other];
 

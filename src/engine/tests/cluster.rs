@@ -18,6 +18,9 @@ pub(super) const SECOND: u64 = 1_000_000;
 /// How long a datagram travels without faults.
 pub(super) const TRIP: u64 = 100;
 
+/// When a datagram arrives, which it was to leave, where it goes, what it says.
+type Travelling = (Time, u64, usize, Vec<u8>);
+
 /// Engines, and a network between them.
 pub(super) struct Cluster {
     engines: Vec<Engine<u64>>,
@@ -26,8 +29,7 @@ pub(super) struct Cluster {
     neighbors: Vec<Neighbor>,
     now: Time,
     rng: Rng,
-    /// What travels: when it arrives, in which order it left, where it goes.
-    travelling: BinaryHeap<Reverse<(Time, u64, usize, Vec<u8>)>>,
+    travelling: BinaryHeap<Reverse<Travelling>>,
     left: u64,
     faults_percent: u64,
     isolated: BTreeSet<usize>,

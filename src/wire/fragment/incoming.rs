@@ -214,11 +214,13 @@ impl Incoming {
         Some(oldest.plus(self.age_us))
     }
 
+    #[cfg(test)]
     /// The bytes of all fragments that are kept.
     pub fn held_bytes(&self) -> usize {
         self.held_bytes
     }
 
+    #[cfg(test)]
     /// How many messages were forgotten before they were complete.
     pub fn evicted(&self) -> u64 {
         self.evicted

@@ -313,6 +313,7 @@ impl Outgoing {
         self.queue.is_empty()
     }
 
+    #[cfg(test)]
     /// How many messages were given up.
     pub fn given_up(&self) -> u64 {
         self.given_up
