@@ -112,3 +112,8 @@ pub use event::Event;
 pub use machine::StateMachine;
 pub use node::RaftNode;
 pub use request::{Pending, Reply, Request};
+
+/// The README's programs compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
