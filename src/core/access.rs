@@ -1,9 +1,9 @@
 //! Small questions that the engine asks of the core.
 
+use super::Core;
 use super::message::Propose;
 use super::state::{Refused, Role};
 use super::types::Incarnation;
-use super::Core;
 
 impl Core {
     /// Whether this node leads.

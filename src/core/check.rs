@@ -10,8 +10,8 @@
 //! The last line is held by the only places that write them: `commit_to`,
 //! `become_follower`, `become_candidate` and `on_request_vote`.
 
-use super::state::Role;
 use super::Core;
+use super::state::Role;
 
 impl Core {
     pub(super) fn check(&self) {

@@ -149,6 +149,7 @@ pub enum Note {
 
 /// Why a fresh node waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names)] // read as a sentence: waiting for voters
 pub enum Waiting {
     /// The cluster is founded when these have been heard, too.
     ForVoters(Vec<String>),

@@ -14,12 +14,12 @@
 
 use std::collections::BTreeSet;
 
+use super::Core;
 use super::effect::{Detail, Note};
 use super::message::{Message, PreVote, PreVoteReply, RequestVote, RequestVoteReply};
 use super::quorum;
 use super::state::{Candidate, Failure, Leader, PreCandidate, Refused, Role};
 use super::types::{Incarnation, Payload, Term, Time};
-use super::Core;
 
 impl Core {
     /// A fresh random timeout, each time (Raft §5.2).
@@ -88,9 +88,9 @@ impl Core {
     fn hears_a_leader(&self, now: Time) -> bool {
         match &self.role {
             Role::Leader(_) => true,
-            _ => self
-                .leader_heard_at
-                .is_some_and(|at| now.since(at) < self.setup.election_timeout.0),
+            _ => {
+                self.leader_heard_at.is_some_and(|at| now.since(at) < self.setup.election_timeout.0)
+            }
         }
     }
 
@@ -115,7 +115,7 @@ impl Core {
         }
     }
 
-    fn become_candidate(&mut self, now: Time) {
+    pub(super) fn become_candidate(&mut self, now: Time) {
         assert!(matches!(self.role, Role::PreCandidate(_)), "a candidate asked before");
         if self.hard.term == Term(u64::MAX) {
             self.fail(Failure::TermsExhausted);

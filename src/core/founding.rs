@@ -1,13 +1,13 @@
 //! A node among its neighbours: hellos answered, the cluster founded or joined,
 //! newcomers admitted. `lives` has the rules; this is where they meet the log.
 
+use super::Core;
 use super::effect::{Detail, Note, Outgoing, Waiting};
 use super::lives::{Founding, Heard, Own};
 use super::membership::{Member, Membership};
 use super::message::{Envelope, Found, Hello, Message};
 use super::state::{Refused, Role};
 use super::types::{ClusterId, Entry, Index, Life, Payload, Term, Time};
-use super::Core;
 
 /// A node that waits says so this often, in microseconds.
 const WAITING_NOTE: u64 = 3_000_000;
@@ -29,9 +29,8 @@ impl Core {
         if from.incarnation.0 == 0 || from.run.0 == 0 || hello.fresh != (cluster.0 == 0) {
             return Err(Refused::Malformed);
         }
-        let outlived = self
-            .members()
-            .is_some_and(|members| members.supersedes(&hello.name, from.incarnation));
+        let outlived =
+            self.members().is_some_and(|members| members.supersedes(&hello.name, from.incarnation));
         if outlived {
             return Err(Refused::Stranger);
         }
@@ -177,8 +176,10 @@ impl Core {
         if self.hard.cluster.is_some() {
             return;
         }
-        if let Founding::Here(members) = self.founding(now) {
-            self.found(members, now);
+        match self.founding(now) {
+            Founding::Here(members) => self.found(members, now),
+            Founding::Unsure(names) => self.lives.ask_again(&names, now),
+            Founding::By(_) | Founding::Missing(_) | Founding::Remembered(_) => {}
         }
     }
 
@@ -209,12 +210,13 @@ impl Core {
         match self.founding(now) {
             Founding::Here(_) => None,
             Founding::By(name) => Some(Waiting::ForFounder(name)),
-            Founding::Missing(names) => Some(Waiting::ForVoters(names)),
+            Founding::Missing(names) | Founding::Unsure(names) => Some(Waiting::ForVoters(names)),
             Founding::Remembered(names) => Some(Waiting::ForAdmission(names)),
         }
     }
 
     pub(super) fn tick_lives(&mut self, now: Time) {
+        self.try_found(now);
         let fresh = self.hard.cluster.is_none();
         let leads = matches!(self.role, Role::Leader(_));
         self.lives.watch_unnamed(self.configurations.current().filter(|_| leads));
@@ -226,7 +228,6 @@ impl Core {
             self.admit(now);
             return;
         }
-        self.try_found(now);
         if now >= self.waiting_note_at {
             let first = self.waiting_note_at == self.born_at();
             if !first && let Some(waiting) = self.waiting(now) {

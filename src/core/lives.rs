@@ -19,19 +19,24 @@
 //! is answered, so each of these may be lost, repeated and late.
 //!
 //! Founding. The first voter of the file, in order of names, founds when every
-//! voter of the file has just echoed and said that it is fresh. It writes the
+//! voter of the file has just echoed and said that it is fresh, in answer to a
+//! challenge that was drawn when all the others were believed. It writes the
 //! founding record (a new cluster id; each voter's name, address, incarnation) as
 //! index 1, term 0, and passes it on; so does every holder. A fresh node adopts a
 //! record that names its own incarnation.
 //!
-//! What is proved, and what is assumed. Of two records only one can gather a
-//! majority: an incarnation adopts one record and keeps it as long as it lives,
-//! and votes count by incarnation. A majority of a record's incarnations that
-//! agreed at some time was alive then; for a second record to be founded every
-//! voter must say after that time that it is fresh, and a voter that agreed is
-//! not, unless it lost its memory; so a second cluster over the first needs a loss
-//! of all memories that hold the record. Assumed: random 64-bit numbers do not
-//! repeat; a data directory is never rolled back or cloned; the file names the
+//! What is proved, and what is assumed. Let T be the moment at which the last of a
+//! record's incarnations was believed: all of them were born before T and said
+//! after T that they are fresh. Suppose that incarnations of a majority of the
+//! names agree in another record, with a leader among them. Those that died before
+//! T agreed before T; those that live on agreed after T, having said that they are
+//! fresh. The leader agreed before it asked for votes, so it cannot have votes of
+//! the dead if it agreed after T, nor lead by votes of the living if it died before
+//! T: a whole majority had died before T, or all of that majority are named in the
+//! new record too. An incarnation agrees to one record and keeps it as long as it
+//! lives, so then the new record has no majority. Hence a second cluster over the
+//! first needs the loss of a majority's memories. Assumed: random 64-bit numbers do
+//! not repeat; a data directory is never rolled back or cloned; the file names the
 //! same voters everywhere at the first start.
 //!
 //! `"founding": "majority"` gives this up for a start with voters missing: two
@@ -101,6 +106,14 @@ pub struct Peer {
     echoed_at: Option<Time>,
     /// The value that was asked for; 0: none is out.
     ask: u64,
+    /// When that value was drawn, when the last one that it echoed was drawn, and
+    /// when this life was first believed, in the order of all such events.
+    drawn: u64,
+    echoed: u64,
+    born: u64,
+    /// When the members last came to name other lives under this name, in the same
+    /// order.
+    named: u64,
     ask_at: Time,
     asked_at: Option<Time>,
     asks: u32,
@@ -113,6 +126,8 @@ pub struct Lives {
     peers: Vec<Peer>,
     believed: BTreeMap<Incarnation, usize>,
     started_at: Time,
+    /// Counts the draws and the beliefs, to tell which came first.
+    events: u64,
 }
 
 /// What became of a `Hello`.
@@ -146,6 +161,10 @@ impl Lives {
             sign_at: None,
             echoed_at: None,
             ask: 0,
+            drawn: 0,
+            echoed: 0,
+            born: 0,
+            named: 0,
             ask_at: now,
             asked_at: None,
             asks: 0,
@@ -153,7 +172,7 @@ impl Lives {
         };
         let mut peers: Vec<Peer> = neighbors.into_iter().map(peer).collect();
         peers.sort_by(|a, b| a.node.name.cmp(&b.node.name));
-        Lives { peers, believed: BTreeMap::new(), started_at: now }
+        Lives { peers, believed: BTreeMap::new(), started_at: now, events: 0 }
     }
 
     /// When this node started.
@@ -240,6 +259,11 @@ impl Lives {
             peer.superseded.push_back(old.incarnation);
         }
         self.believed.insert(from.incarnation, place);
+        if news {
+            self.events += 1;
+            peer.born = self.events;
+        }
+        peer.echoed = peer.drawn;
         peer.believed = Some(from);
         (peer.fresh, peer.cluster) = says;
         peer.claimed = None;
@@ -256,6 +280,8 @@ impl Lives {
         let peer = &mut self.peers[place];
         if peer.ask == 0 {
             peer.ask = rng.next_nonzero();
+            self.events += 1;
+            peer.drawn = self.events;
         }
         peer.ask
     }
@@ -296,6 +322,21 @@ impl Lives {
         }
     }
 
+    /// The members are others now. What a name said before is not known to be said
+    /// by a newer life than the one that they name.
+    pub fn members_changed(&mut self, before: Option<&Membership>, now: &Membership) {
+        self.events += 1;
+        for peer in &mut self.peers {
+            let lives = |members: &Membership| -> Vec<Option<Incarnation>> {
+                let of_name = members.members.iter().filter(|m| m.name == peer.node.name);
+                of_name.map(|member| member.incarnation).collect()
+            };
+            if before.map(&lives).unwrap_or_default() != lives(now) {
+                peer.named = self.events;
+            }
+        }
+    }
+
     /// When the next asking is due.
     pub fn deadline(&self, fresh: bool) -> Option<Time> {
         self.peers.iter().filter(|peer| peer.wants_asking(fresh)).map(|peer| peer.ask_at).min()
@@ -331,9 +372,33 @@ impl Lives {
             .chain(own.voter.then_some(own.name))
             .min();
         match first {
-            Some(first) if first == own.name => Founding::Here(self.founders(own, here)),
+            Some(first) if first == own.name => {
+                let unsure = self.unsure(here);
+                match unsure.is_empty() {
+                    true => Founding::Here(self.founders(own, here)),
+                    false => Founding::Unsure(unsure),
+                }
+            }
             Some(first) => Founding::By(first.to_string()),
             None => Founding::Missing(missing),
+        }
+    }
+
+    /// Those that said that they are fresh when not all the others were believed
+    /// yet: since then they may have agreed to the record of one that is dead.
+    fn unsure(&self, here: impl Fn(&Peer) -> bool) -> Vec<String> {
+        let voters = || self.peers.iter().filter(|peer| peer.node.voter && here(peer));
+        self.names(|peer| {
+            let others = voters().filter(|other| other.node.name != peer.node.name);
+            let last_born = others.map(|other| other.born).max().unwrap_or(0);
+            peer.node.voter && here(peer) && peer.echoed < last_born
+        })
+    }
+
+    /// These have to say once more that they are fresh.
+    pub fn ask_again(&mut self, names: &[String], now: Time) {
+        for peer in self.peers.iter_mut().filter(|peer| names.contains(&peer.node.name)) {
+            peer.ask_soon(now);
         }
     }
 
@@ -366,7 +431,10 @@ impl Lives {
     pub fn admission(&self, members: &Membership, now: Time) -> Option<(String, Membership)> {
         self.peers.iter().find_map(|peer| {
             let life = peer.believed?;
-            let recent = peer.echoed_at.is_some_and(|at| now.since(at) <= FRESH_FOR);
+            // An answer to a challenge of before may be of an older life than the one
+            // that is named, and that one would be superseded by it for good.
+            let recent = peer.echoed > peer.named
+                && peer.echoed_at.is_some_and(|at| now.since(at) <= FRESH_FOR);
             let ours = peer.fresh || peer.cluster == members.cluster;
             if !ours || !recent || members.names(life.incarnation) {
                 return None;
@@ -407,6 +475,8 @@ pub enum Founding {
     By(String),
     /// These voters have not said yet that they are fresh.
     Missing(Vec<String>),
+    /// All are here, and these have to say once more that they are fresh.
+    Unsure(Vec<String>),
     /// These remember a cluster: there is nothing to found.
     Remembered(Vec<String>),
 }

@@ -70,6 +70,10 @@ use self::types::{
 
 pub use self::state::{Failure, Hard, Refused, Saved};
 
+/// At most so many messages wait for a write. A disk that hangs must not fill the
+/// memory; what is dropped is lost as on the network.
+const HELD_MOST: usize = 4096;
+
 /// What a node is given by its file, checked.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -195,7 +199,7 @@ impl Core {
         }
         self.check_cluster(cluster)?;
         self.tell(Detail::Messages, || Note::Message(format!("got {message:?}")));
-        let from = from.incarnation;
+        let (life, from) = (from, from.incarnation);
         match message {
             Message::Hello(_) | Message::Found(_) => unreachable!("handled above"),
             Message::PreVote(m) => self.on_pre_vote(from, m, now),
@@ -209,7 +213,7 @@ impl Core {
             Message::Commit(Commit { term, leader_commit }) => {
                 return self.on_commit(from, term, leader_commit, now);
             }
-            Message::ReadIndex(m) => return self.on_read_index(from, m),
+            Message::ReadIndex(m) => return self.on_read_index(life, m),
             Message::ReadIndexReply(m) => self.on_read_index_reply(from, m),
             Message::Propose(m) => return self.on_propose(m),
         }
@@ -219,10 +223,13 @@ impl Core {
     /// Appends a client's operation to the log if this node leads and has room
     /// for it; where it stands then. It leaves with the next `flush`.
     pub fn propose(&mut self, operation: Bytes) -> Result<Index, Refused> {
-        let Role::Leader(leader) = &mut self.role else {
+        if self.failure.is_some() {
+            return Err(Refused::Failed);
+        }
+        let Role::Leader(leader) = &self.role else {
             return Err(Refused::NotLeader);
         };
-        if self.failure.is_some() || leader.is_full() {
+        if leader.is_full() {
             return Err(Refused::Full);
         }
         Ok(self.append_own(Payload::Client(operation)))
@@ -305,7 +312,11 @@ impl Core {
 
     /// Carries on what `effects` asked for: the write, as the log and the hard
     /// state stand behind it.
-    pub fn written_part(&self, write: &Write) -> (Option<&Hard>, impl Iterator<Item = (Index, &Entry)>) {
+    #[cfg_attr(not(test), allow(dead_code))] // for a node with a disk, and for tests
+    pub fn written_part(
+        &self,
+        write: &Write,
+    ) -> (Option<&Hard>, impl Iterator<Item = (Index, &Entry)>) {
         let from = write.from.unwrap_or_else(|| self.log.last_index().next());
         (write.hard.then_some(&self.hard), self.log.from(from))
     }
@@ -341,6 +352,7 @@ impl Core {
     }
 
     /// The end of what is committed.
+    #[cfg_attr(not(test), allow(dead_code))] // for a node with a disk, and for tests
     pub fn commit_index(&self) -> Index {
         self.commit_index
     }
@@ -384,7 +396,9 @@ impl Core {
     /// When this node last knew itself in touch with a majority.
     pub fn quorum_at(&self, now: Time) -> Option<Time> {
         match &self.role {
-            Role::Leader(leader) => self.members().map(|members| leader.quorum_at(members, self.me.incarnation, now)),
+            Role::Leader(leader) => {
+                self.members().map(|members| leader.quorum_at(members, self.me.incarnation, now))
+            }
             _ => self.quorum_at,
         }
     }
@@ -420,7 +434,7 @@ impl Core {
         let gate = self.durability.hard_gate();
         if self.held.is_empty() && self.durability.is_completed(gate) {
             self.sends.push(outgoing);
-        } else {
+        } else if self.held.len() < HELD_MOST {
             self.held.push_back((gate, outgoing));
         }
     }

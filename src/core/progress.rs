@@ -144,10 +144,15 @@ impl Progress {
                 if seq < sent.seq && self.match_index < sent.last {
                     return;
                 }
-                if seq == sent.seq {
+                let taken = seq == sent.seq;
+                if taken {
                     measured = Some(now.since(sent.at));
                 }
                 self.become_replicate();
+                // The peer has what the probe carried and is still writing it.
+                if taken && sent.last > self.match_index {
+                    self.on_sent(sent.seq, sent.last, sent.bytes, sent.at);
+                }
             }
             State::Replicate { under_way, bytes } => {
                 let mut freed = 0;
@@ -206,9 +211,14 @@ impl Progress {
             State::Replicate { under_way, .. } => {
                 let lost =
                     under_way.front().is_some_and(|sent| sent.seq < seq && sent.last > verified);
+                // It stood for election meanwhile, and has to verify once more what
+                // it has: until then it commits nothing of it.
+                let forgotten = under_way.is_empty() && verified < self.match_index;
                 if lost {
                     self.halve_window();
                     self.become_probe(verified.next());
+                } else if forgotten {
+                    self.become_probe(self.match_index.next());
                 }
                 lost
             }
@@ -255,10 +265,9 @@ impl Progress {
     fn on_round_trip(&mut self, sample: u64) {
         self.round_trip = Some(match self.round_trip {
             None => (sample, sample / 2),
-            Some((smoothed, deviation)) => (
-                (smoothed * 7 + sample) / 8,
-                (deviation * 3 + smoothed.abs_diff(sample)) / 4,
-            ),
+            Some((smoothed, deviation)) => {
+                ((smoothed * 7 + sample) / 8, (deviation * 3 + smoothed.abs_diff(sample)) / 4)
+            }
         });
     }
 
@@ -348,6 +357,18 @@ mod tests {
         assert_eq!((progress.match_index(), progress.next_index()), (Index(9), Index(10)));
     }
 
+    /// A probe that was taken and is being written is not sent again.
+    #[test]
+    fn what_a_probe_carried_is_sent_once() {
+        let mut progress = Progress::new(Index(5), Time(0));
+        progress.on_sent(1, Index(8), 300, Time(0));
+        progress.on_matched(1, Index(5), Time(1_000));
+        assert_eq!((progress.match_index(), progress.next_index()), (Index(5), Index(9)));
+        progress.on_matched(1, Index(8), Time(2_000));
+        assert_eq!((progress.match_index(), progress.next_index()), (Index(8), Index(9)));
+        assert_eq!(progress.deadline(), None);
+    }
+
     #[test]
     fn the_window_bounds_what_is_under_way() {
         let mut progress = replicating();
@@ -383,5 +404,16 @@ mod tests {
         assert!(!progress.on_heartbeat_answer(3, Index(4)), "it is there, if not yet durable");
         assert!(progress.on_heartbeat_answer(4, Index(2)));
         assert_eq!(progress.next_index(), Index(3));
+    }
+
+    #[test]
+    fn who_has_all_and_verified_less_is_probed() {
+        let mut progress = replicating();
+        progress.on_sent(2, Index(4), 100, Time(0));
+        progress.on_matched(2, Index(4), Time(1_000));
+        assert!(!progress.may_send(false), "nothing to say");
+        assert!(!progress.on_heartbeat_answer(3, Index(0)), "nothing was lost");
+        assert!(progress.may_send(false), "the logs are compared again");
+        assert_eq!((progress.match_index(), progress.next_index()), (Index(4), Index(5)));
     }
 }

@@ -18,10 +18,8 @@ pub fn reached_by_majority<T: Ord + Copy + Default>(
     members: &Membership,
     value: impl Fn(Incarnation) -> T,
 ) -> T {
-    let mut values: Vec<T> = members
-        .voters()
-        .map(|member| member.incarnation.map_or(T::default(), &value))
-        .collect();
+    let mut values: Vec<T> =
+        members.voters().map(|member| member.incarnation.map_or(T::default(), &value)).collect();
     values.sort_unstable_by(|a, b| b.cmp(a));
     values.get(members.majority() - 1).copied().unwrap_or_default()
 }

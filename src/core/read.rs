@@ -11,20 +11,21 @@
 
 use std::collections::VecDeque;
 
+use super::Core;
 use super::effect::ReadReady;
 use super::message::{Message, ReadIndex, ReadIndexReply};
 use super::quorum;
 use super::state::{Refused, Role};
-use super::types::{Incarnation, Index, Time};
-use super::Core;
+use super::types::{Incarnation, Index, Life, Time};
 
 /// A leader holds at most so many askings; more are dropped, and asked again.
 const ASKINGS_MOST: usize = 4096;
 
-/// Who asked: another node, or this one.
+/// Who asked: another node, or this one. The number belongs to the asker's run: a
+/// later run uses it for another read, and must not get this one's answer.
 #[derive(Clone, Copy, Debug)]
 struct Asking {
-    from: Option<Incarnation>,
+    from: Option<Life>,
     id: u64,
 }
 
@@ -69,11 +70,7 @@ impl Core {
         }
     }
 
-    pub(super) fn on_read_index(
-        &mut self,
-        from: Incarnation,
-        m: ReadIndex,
-    ) -> Result<(), Refused> {
+    pub(super) fn on_read_index(&mut self, from: Life, m: ReadIndex) -> Result<(), Refused> {
         match &mut self.role {
             Role::Leader(leader) => leader.reads.take(Asking { from: Some(from), id: m.id }),
             _ => Err(Refused::NotLeader),
@@ -125,8 +122,11 @@ impl Core {
                 match asking.from {
                     None => self.reads_ready.push(ReadReady { id, index }),
                     Some(from) => {
-                        let reply = ReadIndexReply { id, index };
-                        self.send(from, Message::ReadIndexReply(reply));
+                        let reply = Message::ReadIndexReply(ReadIndexReply { id, index });
+                        let peer = self.lives.by_incarnation(from.incarnation);
+                        if peer.is_some_and(|peer| peer.believed == Some(from)) {
+                            self.send(from.incarnation, reply);
+                        }
                     }
                 }
             }

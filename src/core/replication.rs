@@ -18,6 +18,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
+use super::Core;
 use super::effect::{Detail, Note};
 use super::message::{
     AppendEntries, AppendEntriesReply, AppendOutcome, Commit, Heartbeat, HeartbeatReply, Message,
@@ -26,7 +27,6 @@ use super::message::{
 use super::quorum;
 use super::state::{Failure, Leader, Refused, Role};
 use super::types::{Entry, Incarnation, Index, Payload, Term, Time};
-use super::Core;
 
 /// At most so many entries travel in one append, however small they are.
 const ENTRIES_MOST: usize = 4096;
@@ -36,6 +36,7 @@ impl Core {
     pub(super) fn append_to_log(&mut self, entry: Entry) -> Index {
         let index = self.log.last_index().next();
         if let Payload::Members(members) = &entry.payload {
+            self.lives.members_changed(self.configurations.current(), members);
             self.configurations.push(index, members);
             self.tell(Detail::Turns, || Note::Members(index));
         }
@@ -61,6 +62,9 @@ impl Core {
         self.truncated = Some(self.truncated.map_or(from, |lowest| lowest.min(from)));
         self.durability.truncated(from);
         if self.configurations.truncate_from(from) {
+            if let Some(members) = self.configurations.current() {
+                self.lives.members_changed(None, members);
+            }
             let index = self.configurations.current_index();
             self.tell(Detail::Turns, || Note::Members(index));
         }
@@ -186,9 +190,7 @@ impl Core {
         let (term, leader_commit) = (self.hard.term, self.commit_index);
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.progress.get_mut(&member) else { return };
-        if progress.commit_sent < leader_commit
-            && progress.match_index() > progress.commit_sent
-        {
+        if progress.commit_sent < leader_commit && progress.match_index() > progress.commit_sent {
             progress.commit_sent = leader_commit;
             self.send(member, Message::Commit(Commit { term, leader_commit }));
         }
@@ -205,11 +207,8 @@ impl Core {
             // The number is one of an old term: in the reply's term, which may be
             // the sender's own by now, it would answer what was never received
             // (pitfall 23).
-            let reply = AppendEntriesReply {
-                term: self.hard.term,
-                seq: 0,
-                outcome: AppendOutcome::Stale,
-            };
+            let reply =
+                AppendEntriesReply { term: self.hard.term, seq: 0, outcome: AppendOutcome::Stale };
             self.send(from, Message::AppendEntriesReply(reply));
             return Ok(());
         }
@@ -417,9 +416,12 @@ impl Core {
         m: HeartbeatReply,
         now: Time,
     ) -> Result<(), Refused> {
+        if m.matched > m.verified {
+            return Err(Refused::Malformed);
+        }
         let last_index = self.log.last_index();
         let Some(leader) = self.answered(from, m.term, m.seq, now)? else { return Ok(()) };
-        if m.matched > m.verified || m.verified > last_index {
+        if m.verified > last_index {
             return Err(Refused::Malformed);
         }
         let Some(progress) = leader.progress.get_mut(&from) else { return Ok(()) };

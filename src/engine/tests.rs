@@ -2,6 +2,7 @@
 //! faults from a seed, requests from a program at each.
 
 mod cluster;
+mod linear;
 
 use serde_json::json;
 
@@ -9,6 +10,7 @@ use super::*;
 use crate::request::Request;
 
 use self::cluster::{Cluster, MILLISECOND, SECOND};
+use self::linear::{Call, Operation};
 
 fn values(cluster: &Cluster, node: usize) -> Vec<String> {
     cluster.committed(node)
@@ -110,6 +112,68 @@ fn every_request_ends_and_none_is_committed_twice_under_faults() {
                 let value = cluster.value_at(0, reply.index);
                 assert_eq!(value.as_deref(), Some(cluster.sent(ticket)), "seed {seed}");
             }
+        }
+    }
+}
+
+/// Commands and queries of programs at all nodes, while datagrams are lost and
+/// leaders cut off, have one order that explains what everybody saw. What ended as
+/// unknown may have happened at any time, or never.
+#[test]
+fn what_clients_saw_is_linearizable_under_faults() {
+    for seed in 0..40 {
+        let mut cluster = Cluster::new(3 + (seed % 3) as usize, false, 100 + seed);
+        cluster.faults(15);
+        cluster.wait_for_leader();
+        let mut calls: Vec<(u64, Option<u64>)> = Vec::new();
+        for round in 0..60u64 {
+            for node in 0..3 {
+                let write = (round + node as u64).is_multiple_of(2);
+                let value = calls.len() as u64 + 1;
+                let ticket = if write {
+                    cluster.request(node, json!(value))
+                } else {
+                    cluster.ask(node, Request::query(&()))
+                };
+                calls.push((ticket, write.then_some(value)));
+            }
+            cluster.run((10 + round % 7 * 10) * MILLISECOND);
+            match round % 20 {
+                8 => cluster.isolate_leader(),
+                14 => cluster.heal(),
+                _ => {}
+            }
+        }
+        cluster.heal();
+        cluster.run_until(15 * SECOND, |cluster| cluster.open_requests() == 0);
+        let mut answered = 0;
+        let history: Vec<Call> = calls
+            .iter()
+            .filter_map(|(ticket, written)| {
+                let answer = cluster.answer(*ticket);
+                let (called, at) = cluster.times(*ticket);
+                answered += u32::from(answer.is_ok());
+                let operation = match (written, &answer) {
+                    (Some(value), _) => Operation::Write(*value),
+                    (None, Ok(reply)) => Operation::Read(reply.value.as_u64().unwrap_or(0)),
+                    (None, Err(_)) => return None,
+                };
+                match answer {
+                    Ok(_) => Some(Call { operation, called, answered: Some(at) }),
+                    Err(RequestError::Unknown) => Some(Call { operation, called, answered: None }),
+                    Err(_) => None,
+                }
+            })
+            .collect();
+        assert!(answered > 120, "seed {seed}: only {answered} of {} were answered", calls.len());
+        assert!(linear::is_linearizable(&history), "seed {seed}");
+        let mut broken = history;
+        // The checker would notice: the last read shows what was there at first.
+        if let Some(read) =
+            broken.iter_mut().rev().find(|call| matches!(call.operation, Operation::Read(_)))
+        {
+            read.operation = Operation::Read(0);
+            assert!(!linear::is_linearizable(&broken), "seed {seed}");
         }
     }
 }

@@ -151,8 +151,8 @@ impl History {
         let me = (core.me().incarnation, core.me().run);
         let first = *self.leaders.entry((cluster, core.term())).or_insert(me);
         ensure(first == me, || format!("{first:?} and {me:?} lead in term {}", core.term()))?;
-        let clusters =
-            [self.leaders.first_key_value(), self.leaders.last_key_value()].map(|l| l.map(|(k, _)| k.0));
+        let clusters = [self.leaders.first_key_value(), self.leaders.last_key_value()]
+            .map(|l| l.map(|(k, _)| k.0));
         ensure(clusters[0] == clusters[1], || format!("two clusters with leaders: {clusters:?}"))
     }
 
@@ -163,11 +163,14 @@ impl History {
         let none = Vec::new();
         let before = self.mirrors.get(&core.me());
         let was: &Vec<Term> = before.map_or(&none, |mirror| &mirror.terms);
-        let same = was.iter().zip(core.log().from(Index(1))).take_while(|(t, (_, e))| **t == e.term);
+        let same =
+            was.iter().zip(core.log().from(Index(1))).take_while(|(t, (_, e))| **t == e.term);
         let same = same.count();
         if let Some(before) = before.filter(|mirror| mirror.role == RoleName::Leader) {
             let leads = core.role() == RoleName::Leader && core.term() == before.hard.term;
-            ensure(!leads || same == was.len(), || format!("a leader changed its entry {}", same + 1))?;
+            ensure(!leads || same == was.len(), || {
+                format!("a leader changed its entry {}", same + 1)
+            })?;
         }
         let Some(cluster) = core.hard().cluster else { return Ok(()) };
         for (index, entry) in core.log().from(Index(same as u64 + 1)) {
@@ -180,7 +183,10 @@ impl History {
                 Some((prev, payload)) => {
                     let equal = *prev == prev_term && *payload == entry.payload;
                     ensure(equal, || {
-                        format!("two entries {index} of term {}: {payload:?} after {prev}, {:?} after {prev_term}", entry.term, entry.payload)
+                        format!(
+                            "two entries {index} of term {}: {payload:?} after {prev}, {:?} after {prev_term}",
+                            entry.term, entry.payload
+                        )
                     })?;
                 }
             }
@@ -233,7 +239,8 @@ impl History {
     fn check_applicable(&self, core: &Core, disks: &BTreeMap<Incarnation, Disk>) -> Verdict {
         let index = core.applicable();
         let disk = &disks[&core.me().incarnation];
-        let there = disk.term_at(index).is_some() && disk.term_at(index) == core.log().term_at(index);
+        let there =
+            disk.term_at(index).is_some() && disk.term_at(index) == core.log().term_at(index);
         ensure(there && index <= core.commit_index(), || {
             format!("{index} may be applied, the disk ends at {}", disk.last_index())
         })
@@ -368,8 +375,10 @@ impl History {
     /// Whether this operation was committed, and how often.
     pub fn times_committed(&self, operation: &[u8]) -> usize {
         let all = self.committed.values().flatten();
-        all.filter(|(entry, _)| matches!(&entry.payload, Payload::Client(bytes) if bytes == operation))
-            .count()
+        all.filter(
+            |(entry, _)| matches!(&entry.payload, Payload::Client(bytes) if bytes == operation),
+        )
+        .count()
     }
 
     /// How many terms had a leader.

@@ -7,5 +7,12 @@
 //! claim and pitfall by pitfall.
 
 mod checks;
+mod election;
+mod founding;
+mod membership;
+mod plan;
+mod reads;
+mod replication;
+mod script;
 mod soak;
 mod world;

@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use super::super::effect::{Effects, Note, ReadReady, RoleName};
-use super::super::lives::Neighbor;
 use super::super::log::Log;
 use super::super::membership::{Member, Membership};
 use super::super::message::{Envelope, Message, Propose};
@@ -19,63 +18,8 @@ use super::super::rng::Rng;
 use super::super::types::{ClusterId, Entry, Incarnation, Index, Payload, Run, Term, Time};
 use super::super::{Core, Hard, Refused, Saved, Setup};
 use super::checks::{Disk, History, Pending};
-
-pub const MS: u64 = 1_000;
-
-/// What a world is made of.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    pub voters: usize,
-    pub learners: usize,
-    pub by_majority: bool,
-    pub append_bytes: usize,
-    pub seed: u64,
-}
-
-impl Plan {
-    pub fn voters(voters: usize) -> Plan {
-        Plan { voters, learners: 0, by_majority: false, append_bytes: 1_000, seed: 1 }
-    }
-
-    pub fn seed(self, seed: u64) -> Plan {
-        Plan { seed, ..self }
-    }
-
-    pub fn learners(self, learners: usize) -> Plan {
-        Plan { learners, ..self }
-    }
-}
-
-/// All that the network does to an envelope. Times are in microseconds.
-#[derive(Clone, Debug)]
-pub struct Faults {
-    pub latency: (u64, u64),
-    pub lost_percent: u64,
-    pub repeated_percent: u64,
-    /// So many of a hundred are late by up to `late`.
-    pub late_percent: u64,
-    pub late: u64,
-    pub write: (u64, u64),
-}
-
-impl Faults {
-    pub const NONE: Faults = Faults {
-        latency: (MS, MS),
-        lost_percent: 0,
-        repeated_percent: 0,
-        late_percent: 0,
-        late: 0,
-        write: (0, 0),
-    };
-}
-
-/// An envelope under way.
-#[derive(Clone, Debug)]
-pub struct Flight {
-    pub from: usize,
-    pub to: usize,
-    pub envelope: Envelope,
-}
+pub use super::plan::{Faults, Flight, MS, Plan};
+use super::plan::{name, neighbor};
 
 pub struct Node {
     pub name: String,
@@ -112,15 +56,6 @@ pub struct World {
     pub sent: Option<Vec<Flight>>,
     pub steps: u64,
     flight: u64,
-}
-
-fn name(place: usize) -> String {
-    char::from(b'a' + place as u8).to_string()
-}
-
-pub fn neighbor(place: usize, voters: usize) -> Neighbor {
-    let address = ([127, 0, 0, 1], 1 + place as u16).into();
-    Neighbor { name: name(place), address, voter: place < voters }
 }
 
 impl World {
@@ -164,6 +99,10 @@ impl World {
     /// behind the founding record) and stand in that term. Started, and believing
     /// each other.
     pub fn with_logs(plan: Plan, logs: &[&[u64]], term: u64) -> World {
+        World::with_logs_and_terms(plan, logs, &vec![term; logs.len()])
+    }
+
+    pub fn with_logs_and_terms(plan: Plan, logs: &[&[u64]], terms: &[u64]) -> World {
         assert_eq!(plan.voters, logs.len());
         let mut world = World::new(plan);
         let member = |place: usize| Member {
@@ -181,7 +120,8 @@ impl World {
                 term: Term(term),
                 payload: Payload::Client(Bytes::from(format!("{}@{term}", at + 2))),
             }));
-            let hard = Hard { cluster: Some(cluster), term: Term(term), voted_for: None };
+            let term = Term(terms[place]);
+            let hard = Hard { cluster: Some(cluster), term, voted_for: None };
             world.disks.insert(world.nodes[place].incarnation, Disk { hard, entries });
         }
         for place in 0..world.nodes.len() {
@@ -314,7 +254,8 @@ impl World {
             if effects.is_empty() {
                 break;
             }
-            node.notes.extend(effects.notes.drain(..).map(|told| (told.role, told.term, told.note)));
+            node.notes
+                .extend(effects.notes.drain(..).map(|told| (told.role, told.term, told.note)));
             if let Some(write) = &effects.write {
                 let due = self.now + self.rng.between(self.faults.write.0, self.faults.write.1);
                 node.writes.push_back(Pending::of(core, write, due));
@@ -453,6 +394,15 @@ impl World {
         });
     }
 
+    /// Nobody remembers to have heard a leader of late.
+    pub fn silence(&mut self) {
+        for node in &mut self.nodes {
+            if let Some(core) = &mut node.core {
+                core.leader_heard_at = None;
+            }
+        }
+    }
+
     /// Asks a node to get an operation committed: it appends or forwards it.
     /// False: it can do neither.
     pub fn propose(&mut self, place: usize, operation: &str) -> bool {
@@ -520,15 +470,23 @@ impl World {
 
     /// Runs until `done`, at most for so long; how long it took.
     pub fn run_until(&mut self, micros: u64, what: &str, done: impl Fn(&World) -> bool) -> u64 {
-        let (start, end) = (self.now, self.now + micros);
+        let start = self.now;
+        let seed = self.plan.seed;
+        let happened = self.runs_until(micros, done);
+        assert!(happened, "seed {seed}: waited {micros} us for {what}\n{}", self.describe());
+        self.now - start
+    }
+
+    /// Runs until `done`, at most for so long; whether it came to that.
+    pub fn runs_until(&mut self, micros: u64, done: impl Fn(&World) -> bool) -> bool {
+        let end = self.now + micros;
         while !done(self) {
             if self.now >= end {
-                if std::env::var("DUMP").is_ok() { for node in &self.nodes { let core = node.core.as_ref().unwrap(); println!("{} {:?} {:#?} {:#?}", node.name, core.me(), core.peers(), core.role); } println!("{:?} {:?}", self.refused, self.now); }
-                panic!("seed {}: waited {micros} us for {what}\n{}", self.plan.seed, self.describe());
+                return false;
             }
             self.advance(end);
         }
-        self.now - start
+        true
     }
 
     /// Nothing passes between these groups and all others.
@@ -613,8 +571,7 @@ impl World {
     pub fn forge(&mut self, from: usize, to: usize, message: Message) -> Result<(), Refused> {
         let sender = self.core(from);
         let cluster = sender.hard().cluster.unwrap_or_default();
-        let envelope =
-            Envelope { cluster, from: sender.me(), to: self.core(to).me(), message };
+        let envelope = Envelope { cluster, from: sender.me(), to: self.core(to).me(), message };
         self.step(to, |core, now| core.receive(envelope, now)).expect("the node runs")
     }
 }

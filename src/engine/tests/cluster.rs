@@ -34,6 +34,8 @@ pub(super) struct Cluster {
     faults_percent: u64,
     isolated: BTreeSet<usize>,
     answers: BTreeMap<u64, Answer>,
+    /// When each request was made, and ended.
+    times: BTreeMap<u64, (u64, u64)>,
     sent: Vec<String>,
 }
 
@@ -62,6 +64,7 @@ impl Cluster {
             faults_percent: 0,
             isolated: BTreeSet::new(),
             answers: BTreeMap::new(),
+            times: BTreeMap::new(),
             sent: Vec::new(),
         };
         for node in 0..size {
@@ -124,6 +127,7 @@ impl Cluster {
     fn put(&mut self, node: usize, request: Request) -> u64 {
         let ticket = self.sent.len() as u64;
         let kind = request.into_kind();
+        self.times.insert(ticket, (self.now.0, u64::MAX));
         self.sent.push(match &kind {
             crate::request::Kind::Command { buffer, .. } => {
                 String::from_utf8(buffer[crate::request::HEADROOM..].to_vec()).expect("JSON")
@@ -141,6 +145,11 @@ impl Cluster {
 
     pub(super) fn answer(&self, ticket: u64) -> Answer {
         self.answers.get(&ticket).cloned().expect("the request has ended")
+    }
+
+    /// When the request was made, and when it ended.
+    pub(super) fn times(&self, ticket: u64) -> (u64, u64) {
+        self.times[&ticket]
     }
 
     pub(super) fn is_answered(&self, ticket: u64) -> bool {
@@ -285,6 +294,7 @@ impl Cluster {
         self.engines[node].recycle(&mut output.datagrams);
         output.notes.clear();
         for (ticket, answer) in output.answers.drain(..) {
+            self.times.entry(ticket).and_modify(|times| times.1 = self.now.0);
             let before = self.answers.insert(ticket, answer);
             assert!(before.is_none(), "request {ticket} was answered twice");
         }

@@ -1,0 +1,73 @@
+//! What a world is made of, and what its network does.
+
+use super::super::lives::Neighbor;
+use super::super::message::Envelope;
+
+/// A millisecond, in the microseconds that the core counts in.
+pub const MS: u64 = 1_000;
+
+/// What a world is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub voters: usize,
+    pub learners: usize,
+    pub by_majority: bool,
+    pub append_bytes: usize,
+    pub seed: u64,
+}
+
+impl Plan {
+    pub fn voters(voters: usize) -> Plan {
+        Plan { voters, learners: 0, by_majority: false, append_bytes: 1_000, seed: 1 }
+    }
+
+    pub fn seed(self, seed: u64) -> Plan {
+        Plan { seed, ..self }
+    }
+
+    pub fn learners(self, learners: usize) -> Plan {
+        Plan { learners, ..self }
+    }
+}
+
+/// All that the network does to an envelope. Times are in microseconds.
+#[derive(Clone, Debug)]
+pub struct Faults {
+    pub latency: (u64, u64),
+    pub lost_percent: u64,
+    pub repeated_percent: u64,
+    /// So many of a hundred are late by up to `late`.
+    pub late_percent: u64,
+    pub late: u64,
+    pub write: (u64, u64),
+}
+
+impl Faults {
+    pub const NONE: Faults = Faults {
+        latency: (MS, MS),
+        lost_percent: 0,
+        repeated_percent: 0,
+        late_percent: 0,
+        late: 0,
+        write: (0, 0),
+    };
+}
+
+/// An envelope under way.
+#[derive(Clone, Debug)]
+pub struct Flight {
+    pub from: usize,
+    pub to: usize,
+    pub envelope: Envelope,
+}
+
+/// Nodes are called a, b, c, ...
+pub fn name(place: usize) -> String {
+    char::from(b'a' + place as u8).to_string()
+}
+
+/// A line of the file: the first are voters.
+pub fn neighbor(place: usize, voters: usize) -> Neighbor {
+    let address = ([127, 0, 0, 1], 1 + place as u16).into();
+    Neighbor { name: name(place), address, voter: place < voters }
+}

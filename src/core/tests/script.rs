@@ -1,0 +1,354 @@
+//! Reads the scenarios under `tests/scripts`: one event a line, and what comes of
+//! it. With `UPDATE_GOLDENFILES=1` what came is written into them; read it line by
+//! line then.
+//!
+//! ```text
+//!   nodes 3 [learners=1] [founding=majority]    a world; nodes are a, b, c, ...
+//!   logs term=3 a="1 1 2" b=1                   a world of founded nodes with these logs
+//!   start [a b]                                 all, or these
+//!   run 100                                     so many milliseconds pass
+//!   until settled | leader | founded            time passes until then
+//!   timeout a                                   the election timer of a runs out
+//!   silence                                     nobody has heard a leader of late
+//!   propose a x | read a                        a client asks a
+//!   deliver [from=a] [to=b] [kind=RequestVote]  all of those that are under way, and
+//!                                               those of that kind that come of it
+//!   drop [...] | repeat [...]                   loses them; delivers copies of them
+//!   hold [...] | release                        keeps them back; puts them back
+//!   cut from=a to=b | isolate a b | heal        links
+//!   slow a | write a | fast a                   writes wait; one is done; all are done
+//!   crash a | restart a | forget a              forget: starts with an empty disk
+//!   state [a] | members a | waits a | reads a   looks
+//! ```
+//!
+//! A message is printed when it is delivered, hellos and heartbeats are not; the
+//! line of a node is printed when it has changed.
+
+use std::error::Error;
+use std::path::Path;
+
+use goldenscript::{Command, Context, Runner};
+
+use super::super::message::{AppendOutcome, Message};
+use super::world::{Flight, MS, Plan, World};
+
+struct Script {
+    world: Option<World>,
+    held: Vec<Flight>,
+    shown: Vec<String>,
+}
+
+type Output = Result<String, Box<dyn Error>>;
+
+/// Which messages a command means.
+struct Filter {
+    from: Option<usize>,
+    to: Option<usize>,
+    kind: Option<String>,
+}
+
+impl Filter {
+    fn of(command: &Command) -> Result<Filter, Box<dyn Error>> {
+        let mut args = command.consume_args();
+        let (from, to) = (args.take_key("from"), args.take_key("to"));
+        let kind = args.take_key("kind").map(str::to_string);
+        args.reject_next()?;
+        Ok(Filter { from: from.map(place), to: to.map(place), kind })
+    }
+
+    fn picks(&self, flight: &Flight) -> bool {
+        self.from.is_none_or(|from| flight.from == from)
+            && self.to.is_none_or(|to| flight.to == to)
+            && self.kind.as_ref().is_none_or(|kind| *kind == self::kind(&flight.envelope.message))
+    }
+}
+
+fn place(name: &str) -> usize {
+    name.as_bytes()[0].wrapping_sub(b'a') as usize
+}
+
+fn letter(place: usize) -> char {
+    char::from(b'a' + place as u8)
+}
+
+fn kind(message: &Message) -> String {
+    let text = format!("{message:?}");
+    text.split('(').next().unwrap_or_default().to_string()
+}
+
+impl Script {
+    fn world(&mut self) -> &mut World {
+        self.world.as_mut().expect("a script starts with nodes or logs")
+    }
+
+    fn begin(&mut self, command: &Command) -> Output {
+        let mut args = command.consume_args();
+        let voters: usize = args.next_pos().ok_or("how many nodes?")?.parse()?;
+        let learners = args.take_key("learners").map_or(Ok(0), str::parse)?;
+        let by_majority = args.take_key("founding") == Some("majority");
+        args.reject_next()?;
+        let plan = Plan { by_majority, ..Plan::voters(voters).learners(learners) };
+        self.world = Some(World::new(plan));
+        Ok(String::new())
+    }
+
+    fn begin_with_logs(&mut self, command: &Command) -> Output {
+        let mut args = command.consume_args();
+        let numbers = |text: &str| -> Result<Vec<u64>, std::num::ParseIntError> {
+            text.split_whitespace().map(str::parse).collect()
+        };
+        let mut terms: Vec<u64> = numbers(args.take_key("term").ok_or("which term?")?)?;
+        let bytes = args.take_key("bytes").map_or(Ok(1_000), str::parse)?;
+        let mut logs: Vec<Vec<u64>> = Vec::new();
+        while let Some((name, terms)) = args.next_key() {
+            assert_eq!(place(name), logs.len(), "nodes in order");
+            logs.push(numbers(terms)?);
+        }
+        let logs: Vec<&[u64]> = logs.iter().map(Vec::as_slice).collect();
+        terms.resize(logs.len(), terms[0]);
+        let plan = Plan { append_bytes: bytes, ..Plan::voters(logs.len()) };
+        self.world = Some(World::with_logs_and_terms(plan, &logs, &terms));
+        Ok(String::new())
+    }
+
+    fn deliver(&mut self, filter: &Filter) -> String {
+        let mut lines = String::new();
+        let world = self.world();
+        loop {
+            let picked = world.flights.iter().find(|(_, flight)| filter.picks(flight));
+            let Some(key) = picked.map(|(key, _)| *key) else { return lines };
+            let flight = world.flights.remove(&key).expect("a flight");
+            lines += &arrive(world, flight);
+        }
+    }
+
+    fn repeat(&mut self, filter: &Filter) -> String {
+        let world = self.world();
+        let copies: Vec<Flight> =
+            world.flights.values().filter(|flight| filter.picks(flight)).cloned().collect();
+        copies.into_iter().map(|flight| arrive(world, flight)).collect()
+    }
+
+    fn command(&mut self, command: &Command) -> Output {
+        match command.name.as_str() {
+            "nodes" => return self.begin(command),
+            "logs" => return self.begin_with_logs(command),
+            "deliver" => return Ok(self.deliver(&Filter::of(command)?)),
+            "repeat" => return Ok(self.repeat(&Filter::of(command)?)),
+            "drop" | "hold" => {
+                let filter = Filter::of(command)?;
+                let taken = self.world().take(|flight| filter.picks(flight));
+                let lines = taken.iter().filter_map(|flight| show(flight, "not "));
+                let lines = lines.collect();
+                if command.name == "hold" {
+                    self.held.extend(taken);
+                }
+                return Ok(lines);
+            }
+            "cut" => {
+                let filter = Filter::of(command)?;
+                let link = filter.from.zip(filter.to).ok_or("from whom, to whom?")?;
+                self.world().cut.insert(link);
+                return Ok(String::new());
+            }
+            _ => {}
+        }
+        let mut args = command.consume_args();
+        let words: Vec<&str> = std::iter::from_fn(|| args.next_pos()).collect();
+        args.reject_next()?;
+        self.simple(&command.name, &words)
+    }
+
+    fn simple(&mut self, name: &str, words: &[&str]) -> Output {
+        let world = self.world.as_mut().expect("a script starts with nodes or logs");
+        let nodes: Vec<usize> = match words {
+            [] => (0..world.nodes.len()).collect(),
+            words => words.iter().map(|word| place(word)).collect(),
+        };
+        let first = nodes[0];
+        match name {
+            "start" | "restart" => nodes.iter().for_each(|&place| world.start(place)),
+            "run" => world.run_for(words[0].parse::<u64>()? * MS),
+            "until" if words == ["settled"] => {
+                world.run_until(10_000 * MS, "all to settle", World::is_settled);
+            }
+            "until" if words == ["leader"] => {
+                world.run_until(10_000 * MS, "a leader", |world| !world.leaders().is_empty());
+            }
+            "until" if words == ["founded"] => {
+                let written = |world: &World| world.disks.values().any(|d| !d.entries.is_empty());
+                world.run_until(1_000 * MS, "a founding record", written);
+            }
+            "timeout" => world.timeout(first),
+            "silence" => world.silence(),
+            "propose" => {
+                let taken = world.propose(first, words[1]);
+                return Ok(if taken { "" } else { "nobody to give it to" }.to_string());
+            }
+            "read" => {
+                let asked = world.read(first);
+                return Ok(asked.map_or("nobody to ask".to_string(), |id| format!("read {id}")));
+            }
+            "release" => {
+                for flight in self.held.drain(..) {
+                    let key = (world.now, world.flights.keys().map(|k| k.1).max().unwrap_or(0) + 1);
+                    world.flights.insert(key, flight);
+                }
+                return Ok(String::new());
+            }
+            "isolate" => world.isolate(&nodes),
+            "heal" => world.cut.clear(),
+            "slow" => world.nodes[first].holds_writes = true,
+            "write" => assert!(world.complete(first), "no write is under way"),
+            "fast" => {
+                world.nodes[first].holds_writes = false;
+                while world.complete(first) {}
+            }
+            "crash" => nodes.iter().for_each(|&place| world.crash(place)),
+            "forget" => {
+                world.crash(first);
+                world.forget(first);
+                world.start(first);
+            }
+            _ => return self.look(name, &nodes),
+        }
+        Ok(String::new())
+    }
+
+    fn look(&mut self, name: &str, nodes: &[usize]) -> Output {
+        let world = self.world();
+        let mut lines = String::new();
+        for &place in nodes {
+            let name_of = letter(place);
+            match name {
+                "state" => lines += &format!("{}\n", world.describe_node(place)),
+                "members" => {
+                    let members = world.core(place).members().map_or(&[][..], |m| &m.members);
+                    for member in members {
+                        let role = if member.voter { "voter" } else { "learner" };
+                        let now = world.nodes[self::place(&member.name)].incarnation;
+                        let life = match member.incarnation {
+                            None => "never heard",
+                            Some(incarnation) if incarnation == now => "this life",
+                            Some(_) => "an earlier life",
+                        };
+                        lines += &format!("{} {role}, {life}\n", member.name);
+                    }
+                }
+                "waits" => {
+                    let waiting = world.core(place).waiting(world.clock(place));
+                    let waiting = waiting.map_or("for nothing".to_string(), |w| w.to_string());
+                    lines += &format!("{name_of} {waiting}\n");
+                }
+                "reads" => {
+                    for ready in &world.nodes[place].reads {
+                        lines += &format!("{name_of} read {} at {}\n", ready.id, ready.index);
+                    }
+                }
+                _ => return Err(format!("what is {name}?").into()),
+            }
+        }
+        Ok(lines)
+    }
+
+    /// The lines of the nodes that are not as they were.
+    fn changes(&mut self) -> String {
+        let Some(world) = &self.world else { return String::new() };
+        let mut lines = String::new();
+        let now: Vec<String> =
+            (0..world.nodes.len()).map(|place| world.describe_node(place)).collect();
+        for (place, line) in now.iter().enumerate() {
+            if self.shown.get(place) != Some(line) {
+                lines += &format!("{line}\n");
+            }
+        }
+        self.shown = now;
+        lines
+    }
+}
+
+fn arrive(world: &mut World, flight: Flight) -> String {
+    let line = show(&flight, "").unwrap_or_default();
+    world.arrive(flight);
+    line
+}
+
+/// A message for people; hellos and heartbeats are not worth a line.
+fn show(flight: &Flight, word: &str) -> Option<String> {
+    let (from, to) = (letter(flight.from), letter(flight.to));
+    let what = match &flight.envelope.message {
+        Message::Hello(_) | Message::Heartbeat(_) | Message::HeartbeatReply(_) => return None,
+        Message::Found(m) => format!("members {}", m.members.members.len()),
+        Message::PreVote(m) => {
+            format!("term {} last {}@{}", m.term, m.last_log_index, m.last_log_term)
+        }
+        Message::RequestVote(m) => {
+            format!("term {} last {}@{}", m.term, m.last_log_index, m.last_log_term)
+        }
+        Message::PreVoteReply(m) => format!("term {} {}", m.term, word_of(m.granted)),
+        Message::RequestVoteReply(m) => format!("term {} {}", m.term, word_of(m.granted)),
+        Message::AppendEntries(m) => {
+            let terms: Vec<String> = m.entries.iter().map(|entry| entry.term.to_string()).collect();
+            format!(
+                "term {} after {}@{} [{}] commit {}",
+                m.term,
+                m.prev_log_index,
+                m.prev_log_term,
+                terms.join(" "),
+                m.leader_commit
+            )
+        }
+        Message::AppendEntriesReply(m) => match &m.outcome {
+            AppendOutcome::Matched { index } => format!("term {} matched {index}", m.term),
+            AppendOutcome::Mismatch { prev_log_index, hint_index, hint_term } => {
+                format!("term {} lacks {prev_log_index}, perhaps {hint_index}@{hint_term}", m.term)
+            }
+            AppendOutcome::Stale => format!("term {} stale", m.term),
+        },
+        Message::Commit(m) => format!("term {} commit {}", m.term, m.leader_commit),
+        Message::ReadIndex(m) => format!("read {}", m.id),
+        Message::ReadIndexReply(m) => format!("read {} at {}", m.id, m.index),
+        Message::Propose(m) => format!("operations {}", m.operations.len()),
+    };
+    Some(format!("{word}{from} -> {to} {} {what}\n", kind(&flight.envelope.message)))
+}
+
+fn word_of(granted: bool) -> &'static str {
+    if granted { "granted" } else { "refused" }
+}
+
+impl Runner for Script {
+    type Command = Command;
+
+    fn run(&mut self, command: &Command, _: &Context) -> Output {
+        self.command(command)
+    }
+
+    fn end_command(&mut self, _: &Command, _: &Context) -> Output {
+        Ok(self.changes())
+    }
+}
+
+fn run_folder(topic: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts").join(topic);
+    let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
+    let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "{folder:?} holds no script");
+    for path in paths {
+        println!("{}", path.display());
+        let mut script = Script { world: None, held: Vec::new(), shown: Vec::new() };
+        goldenscript::run(&mut script, &path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+    }
+}
+
+macro_rules! topics {
+    ($($topic:ident)*) => { $(
+        #[test]
+        fn $topic() {
+            run_folder(stringify!($topic));
+        }
+    )* };
+}
+
+topics!(founding election prevote replication reads membership restart);
