@@ -203,7 +203,8 @@ pub struct Member {
     /// Whether it votes and counts; a learner only receives the log.
     pub voter: bool,
     /// How long ago this node heard anything from it: this node's own evidence,
-    /// not an agreed verdict. `None` if not in this run; zero for the node itself.
+    /// not an agreed verdict. `None` if not in this run, and for a life that another
+    /// has followed under its name; zero for the node itself.
     pub heard_ago: Option<Duration>,
 }
 

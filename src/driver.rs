@@ -32,7 +32,7 @@ use crate::error::{Error, RequestError};
 use crate::guard;
 use crate::machine::StateMachine;
 use crate::replica::Replica;
-use crate::shared::{Heard, Input, Published, PublishedMember, Shared, Standing, Ticket};
+use crate::shared::{Heard, Input, Published, PublishedMember, Shared, Ticket};
 use crate::wire::udp::{self, Bound};
 
 use self::machine::MachineThread;
@@ -60,11 +60,15 @@ pub(crate) fn prepare(config: &Config, name: &str, poll: &Registry) -> Result<Pr
     let own =
         own.ok_or_else(|| Error::Failed { reason: format!("{name} is not in the config") })?;
     let io = |doing: String| move |source: io::Error| Error::Io { doing, source };
-    let mut bound = udp::bind(own.address).map_err(io(format!("starting {name}")))?;
+    let mut bound = udp::bind(own.address).map_err(io(format!("start {name}")))?;
     poll.register(&mut bound.socket, SOCKET, Interest::READABLE)
-        .map_err(io(format!("watching the socket of {name}")))?;
-    let machine =
-        config.make_machine(name).transpose().map_err(|source| Error::Machine { source })?;
+        .map_err(io(format!("watch the socket of {name}")))?;
+    let machine = catch_unwind(AssertUnwindSafe(|| {
+        let _guard = guard::enter();
+        config.make_machine(name).transpose()
+    }))
+    .unwrap_or_else(|panic| Err(format!("its maker panicked: {}", machine::said(&*panic)).into()))
+    .map_err(|source| Error::Machine { source })?;
     Ok(Prepared { bound, machine })
 }
 
@@ -72,7 +76,7 @@ pub(crate) fn prepare(config: &Config, name: &str, poll: &Registry) -> Result<Pr
 pub(crate) fn random_nonzero() -> Result<u64, Error> {
     loop {
         let number = getrandom::u64().map_err(|error| Error::Io {
-            doing: "drawing a random number".to_string(),
+            doing: "draw a random number".to_string(),
             source: io::Error::other(error.to_string()),
         })?;
         if number != 0 {
@@ -100,32 +104,32 @@ pub(crate) struct Ended {
 impl NodeThread {
     /// The thread's life: waits to be started, runs, and leaves nobody waiting.
     pub(crate) fn run(self) -> Ended {
+        // Whatever the program's code does in this thread (wakers, a logger, the
+        // machine's `applied` and drop), it must not wait for this node.
+        let _guard = guard::enter();
         let NodeThread { shared, config, prepared, mut poll, saved, run } = self;
+        let mut saved = Some(saved);
         let caught = catch_unwind(AssertUnwindSafe(|| {
             if !wait_for_start(&shared, run) {
-                return Ok(saved);
+                drop(prepared);
+                return Ok(());
             }
-            let mut running = Running::new(&shared, &config, prepared, saved, run)?;
+            let mut running = Running::new(&shared, &config, prepared, &mut saved, run)?;
             let left = running.turn_until_stopped(&mut poll);
-            Ok::<Saved, Error>(running.leave(left))
+            saved = Some(running.leave(left));
+            Ok::<(), Error>(())
         }));
-        let saved = match caught {
-            Ok(Ok(saved)) => Some(saved),
-            Ok(Err(error)) => {
-                shared.fail(error.to_string());
-                None
-            }
-            Err(panic) => {
-                let reason = format!("the node's thread panicked: {}", machine::said(&*panic));
-                log::error!("{}: {reason}", shared.name);
-                shared.fail(reason);
-                None
-            }
+        let failure = match caught {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(panic) => Some(format!("the node's thread panicked: {}", machine::said(&*panic))),
         };
-        if shared.standing() != Standing::Failed {
-            shared.set_standing(Standing::Stopped);
+        if let Some(reason) = failure {
+            log::error!(target: "kontiki", "{}: takes no part any more: {reason}", shared.name);
+            shared.fail(run, reason);
         }
-        shared.refuse_queued(&shared.refusal().unwrap_or(RequestError::Stopped));
+        shared.stopped(run);
+        shared.refuse_all(&shared.refusal().unwrap_or(RequestError::Stopped));
         // What a panic left behind is not trusted: the next start is a new life.
         let saved = saved.unwrap_or_else(|| Saved::empty(Incarnation(fallback_incarnation())));
         Ended { poll, saved }
@@ -172,6 +176,8 @@ struct Running<'a> {
     clock: Instant,
     /// Whether the socket may hold more than was taken.
     more: bool,
+    /// Whether receiving failed: the poll tells of what comes, not of what is there.
+    look_again: bool,
     buffer: Vec<u8>,
     published_at: Option<Time>,
     lost: u64,
@@ -182,13 +188,14 @@ impl<'a> Running<'a> {
         shared: &'a Arc<Shared>,
         config: &'a Config,
         prepared: Prepared,
-        mut saved: Saved,
+        kept: &mut Option<Saved>,
         run: u64,
     ) -> Result<Running<'a>, Error> {
-        if saved.incarnation.0 == 0 {
-            saved.incarnation = Incarnation(random_nonzero()?);
-        }
-        let life = Life { incarnation: saved.incarnation, run: Run(random_nonzero()?) };
+        let incarnation = match kept.as_ref().map(|saved| saved.incarnation) {
+            Some(incarnation) if incarnation.0 != 0 => incarnation,
+            _ => Incarnation(random_nonzero()?),
+        };
+        let life = Life { incarnation, run: Run(random_nonzero()?) };
         let Prepared { bound, machine } = prepared;
         let narrator = Narrator::new(shared, config);
         narrator.started(&bound);
@@ -202,6 +209,9 @@ impl<'a> Running<'a> {
         };
         let setup = engine_setup(config, &shared.name)?;
         let seed = random_nonzero()?;
+        // From here on nothing fails.
+        let saved = kept.take().unwrap_or_else(|| Saved::empty(incarnation));
+        let saved = Saved { incarnation, ..saved };
         let engine = Engine::new(setup, saved, life.run, seed, host, Time(0));
         Ok(Running {
             shared,
@@ -213,6 +223,7 @@ impl<'a> Running<'a> {
             narrator,
             clock: Instant::now(),
             more: true,
+            look_again: false,
             buffer: vec![0; udp::DATAGRAM_LIMIT_BYTES],
             published_at: None,
             lost: 0,
@@ -262,6 +273,7 @@ impl<'a> Running<'a> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             other => other?,
         }
+        self.more |= std::mem::take(&mut self.look_again);
         self.more |= events.iter().any(|event| event.token() == SOCKET);
         Ok(())
     }
@@ -279,10 +291,11 @@ impl<'a> Running<'a> {
                 }
                 // Reports of datagrams that nobody took: there may be more behind.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
-                // Whatever it is, it is no datagram; the next wait says when to
-                // look again.
+                // Whatever it is, it is no datagram; it is looked for again after the
+                // next sleep.
                 Err(error) => {
                     self.more = false;
+                    self.look_again = true;
                     self.narrator.receive_failed(&error);
                     return;
                 }
@@ -295,7 +308,7 @@ impl<'a> Running<'a> {
             match self.shared.inputs().try_recv() {
                 Ok(Input::Request(ticket, kind)) => self.engine.request(ticket, kind, now),
                 Ok(Input::Done(done)) => self.engine.done(*done),
-                Ok(Input::Stop(run)) if run == self.run || run == u64::MAX => {
+                Ok(Input::Stop(run)) if run == self.run => {
                     return Some(Left::Stopped);
                 }
                 Ok(Input::MachinePanicked(said)) => {
@@ -366,33 +379,27 @@ impl<'a> Running<'a> {
     fn leave(mut self, left: Left) -> Saved {
         let error = match left {
             Left::Stopped => {
-                self.shared.set_standing(Standing::Stopped);
+                self.shared.stopped(self.run);
                 RequestError::Stopped
             }
             Left::Failed(reason) => {
                 self.narrator.failed(&reason);
-                self.shared.fail(reason.clone());
+                self.shared.fail(self.run, reason.clone());
                 RequestError::Failed { reason }
             }
         };
         drop(self.socket);
-        if let Some(machine) = self.machine.take() {
-            machine.end();
-        }
-        // What the machine did last still answers who asked for it.
-        while let Ok(input) = self.shared.inputs().try_recv() {
-            match input {
-                Input::Done(done) => self.engine.done(*done),
-                Input::Request(ticket, _) => self.output.answers.push((ticket, Err(error.clone()))),
-                Input::Start | Input::Stop(_) | Input::MachinePanicked(_) => {}
-            }
-        }
+        // As in a turn: who has a reply sees in `Committed` what it speaks of.
+        self.shared.published.lock().entry = self.engine.newest().cloned();
         let saved = self.engine.stop(&error, &mut self.output);
-        self.narrator.stopped();
         let _guard = guard::enter();
         for (ticket, answer) in self.output.answers.drain(..) {
             ticket.answer(answer);
         }
+        // Everybody has an answer; only this thread waits for what the machine is
+        // at.
+        drop(self.machine);
+        self.narrator.stopped();
         saved
     }
 }

@@ -116,7 +116,7 @@ pub enum RequestError {
         reason: String,
     },
     /// The cluster took the request and refused it. It was not committed.
-    #[error("the cluster refused the request, and it was not committed: {reason}")]
+    #[error("the request was refused, and it was not committed: {reason}")]
     Refused {
         /// Why.
         reason: String,

@@ -84,9 +84,9 @@ impl RaftNode {
     {
         let config: Config = config.try_into()?;
         config.check_name(name)?;
-        let poll = Poll::new().map_err(doing("making the node's poll"))?;
+        let poll = Poll::new().map_err(doing("make the node's poll"))?;
         let waker =
-            Waker::new(poll.registry(), driver::WAKER).map_err(doing("making the node's bell"))?;
+            Waker::new(poll.registry(), driver::WAKER).map_err(doing("make the node's bell"))?;
         let shared = Arc::new(Shared::new(name, waker));
         let saved = Saved::empty(Incarnation(driver::random_nonzero()?));
         let down = Box::new(Down { poll, saved });
@@ -123,7 +123,7 @@ impl RaftNode {
             Thread::Up(thread) => match self.shared.standing() {
                 Standing::Running => return Ok(()),
                 Standing::NotStarted => !thread.is_finished(),
-                Standing::Stopped | Standing::Failed => false,
+                Standing::Stopping | Standing::Stopped | Standing::Failed => false,
             },
             Thread::Down(_) | Thread::Lost => false,
         };
@@ -136,8 +136,7 @@ impl RaftNode {
                 return Err(error);
             }
         }
-        self.shared.set_standing(Standing::Running);
-        self.shared.put(Input::Start);
+        self.shared.start(life.run);
         Ok(())
     }
 
@@ -149,14 +148,11 @@ impl RaftNode {
     /// `RaftNode` may take this one's place at once. Idempotent; drop does it too.
     ///
     /// Called from within a callback of a node's own (`apply`, `on_commit`, a waker)
-    /// it does not wait: the node ends soon after.
+    /// it does not wait: the node ends soon after. Like any call that waits, it must
+    /// not be made with something locked that a callback of this node waits for.
     pub fn stop(&self) {
         if guard::inside_node() {
-            // The number does not matter to a run that has ended.
-            if self.shared.standing() != Standing::NotStarted {
-                self.shared.put(Input::Stop(u64::MAX));
-            }
-            return;
+            return self.shared.ask_to_stop();
         }
         let mut life = self.life.lock();
         if let Ok(down) = self.join(&mut life) {
@@ -193,11 +189,11 @@ impl RaftNode {
         }
         let (sender, receiver) = oneshot::async_channel();
         let ticket = Ticket::take(&self.shared.gauge, bytes, sender)?;
-        self.shared.put(Input::Request(ticket, kind));
-        // If the node ended meanwhile nobody reads the queue any more.
+        // Again, now that a run that ends waits for this ticket.
         if let Some(refusal) = self.shared.refusal() {
-            self.shared.refuse_queued(&refusal);
+            return Err(refusal);
         }
+        self.shared.put(Input::Request(ticket, kind));
         Ok(Pending::new(receiver))
     }
 
@@ -259,8 +255,16 @@ fn spawn(
         Ok(prepared) => prepared,
         Err(error) => return (Thread::Down(down), Some(error)),
     };
-    let stopped = shared.refusal().unwrap_or(RequestError::Stopped);
-    shared.refuse_queued(&stopped);
+    {
+        let mut published = shared.published.lock();
+        // What it comes back as; its thread says more as soon as it takes part.
+        published.role = match down.saved.hard.cluster {
+            None => Role::Fresh,
+            Some(_) => Role::Follower,
+        };
+        published.leader = None;
+        published.waiting_for.clear();
+    }
     // A thread that cannot be spawned drops what it was to own, so it takes that
     // out of a slot when it runs.
     let slot = Arc::new(Mutex::new(Some(down)));
@@ -276,7 +280,7 @@ fn spawn(
         (Ok(thread), _) => (Thread::Up(thread), None),
         (Err(source), slot) => {
             let thread = slot.lock().take().map_or(Thread::Lost, Thread::Down);
-            (thread, Some(Error::Io { doing: format!("spawning the thread of {name}"), source }))
+            (thread, Some(Error::Io { doing: format!("spawn the thread of {name}"), source }))
         }
     }
 }
@@ -288,6 +292,11 @@ fn doing(doing: &str) -> impl FnOnce(std::io::Error) -> Error + '_ {
 impl Drop for RaftNode {
     fn drop(&mut self) {
         self.stop();
+        // Within a callback `stop` leaves a thread that was never started as it
+        // is; nobody can start it now.
+        if let Thread::Up(_) = self.life.get_mut().thread {
+            self.shared.put(Input::Stop(self.life.get_mut().run));
+        }
     }
 }
 

@@ -3,8 +3,9 @@
 //! counted, queued, and the bell rung if the node sleeps.
 
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -30,19 +31,21 @@ pub(crate) enum Input {
     /// A request of the program.
     Request(Ticket, Kind),
     /// The machine's thread has done its job.
-    Done(Box<Done<Ticket>>),
+    Done(Box<Done>),
     /// The machine's thread panicked.
     MachinePanicked(String),
 }
 
 /// How a node stands, as its callers see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
+#[repr(u64)]
 pub(crate) enum Standing {
     NotStarted = 0,
     Running = 1,
     Stopped = 2,
     Failed = 3,
+    /// A callback asked the run to end, and it will.
+    Stopping = 4,
 }
 
 /// What is outstanding.
@@ -67,7 +70,8 @@ impl Ticket {
         bytes: usize,
         sender: oneshot::Sender<Answer>,
     ) -> Result<Ticket, RequestError> {
-        let requests = gauge.requests.fetch_add(1, Ordering::Relaxed);
+        // Sequentially consistent: see `Shared::refuse_all`.
+        let requests = gauge.requests.fetch_add(1, Ordering::SeqCst);
         let held = gauge.bytes.fetch_add(bytes, Ordering::Relaxed);
         let ticket = Ticket { sender: Some(sender), bytes, gauge: Arc::clone(gauge) };
         if requests >= OUTSTANDING_REQUESTS {
@@ -83,15 +87,18 @@ impl Ticket {
     /// caller's may run here.
     pub(crate) fn answer(mut self, answer: Answer) {
         if let Some(sender) = self.sender.take() {
-            let _ = sender.send(answer);
+            // A waker is its owner's code, and so is its panic.
+            let _ = catch_unwind(AssertUnwindSafe(|| sender.send(answer)));
         }
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.gauge.requests.fetch_sub(1, Ordering::Relaxed);
+        let sender = self.sender.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(sender)));
         self.gauge.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.gauge.requests.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -147,7 +154,8 @@ pub(crate) struct Shared {
     waker: Waker,
     /// Whether the node's thread sleeps, or is about to: then the bell is rung.
     asleep: AtomicBool,
-    standing: AtomicU8,
+    /// The number of the run, and below it, in three bits, how it stands.
+    state: AtomicU64,
     pub(crate) gauge: Arc<Gauge>,
     pub(crate) published: Mutex<Published>,
     failure: Mutex<Option<String>>,
@@ -162,7 +170,7 @@ impl Shared {
             inputs,
             waker,
             asleep: AtomicBool::new(false),
-            standing: AtomicU8::new(Standing::NotStarted as u8),
+            state: AtomicU64::new(state(1, Standing::NotStarted)),
             gauge: Arc::default(),
             published: Mutex::new(Published::nothing()),
             failure: Mutex::new(None),
@@ -170,25 +178,51 @@ impl Shared {
     }
 
     pub(crate) fn standing(&self) -> Standing {
-        match self.standing.load(Ordering::SeqCst) {
+        match self.state.load(Ordering::SeqCst) & 7 {
             0 => Standing::NotStarted,
             1 => Standing::Running,
             2 => Standing::Stopped,
-            _ => Standing::Failed,
+            3 => Standing::Failed,
+            _ => Standing::Stopping,
         }
     }
 
-    pub(crate) fn set_standing(&self, standing: Standing) {
-        if standing == Standing::Running {
-            *self.failure.lock() = None;
+    /// Lets this run take part. Requests come only after `Start` is in the queue,
+    /// and what the run has said of itself meanwhile stands.
+    pub(crate) fn start(&self, run: u64) {
+        *self.failure.lock() = None;
+        let before = self.state.load(Ordering::SeqCst);
+        self.put(Input::Start);
+        let running = state(run, Standing::Running);
+        let _ = self.state.compare_exchange(before, running, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    /// Asks the run that takes part, if one does, to end.
+    pub(crate) fn ask_to_stop(&self) {
+        let now = self.state.load(Ordering::SeqCst);
+        let run = now >> 3;
+        let stopping = state(run, Standing::Stopping);
+        if now == state(run, Standing::Running)
+            && self
+                .state
+                .compare_exchange(now, stopping, Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok()
+        {
+            self.put(Input::Stop(run));
         }
-        self.standing.store(standing as u8, Ordering::SeqCst);
+    }
+
+    /// The run is over, unless it has failed.
+    pub(crate) fn stopped(&self, run: u64) {
+        if self.state.load(Ordering::SeqCst) != state(run, Standing::Failed) {
+            self.state.store(state(run, Standing::Stopped), Ordering::SeqCst);
+        }
     }
 
     /// The node takes no part any more, and says why.
-    pub(crate) fn fail(&self, reason: String) {
+    pub(crate) fn fail(&self, run: u64, reason: String) {
         self.failure.lock().get_or_insert(reason);
-        self.standing.store(Standing::Failed as u8, Ordering::SeqCst);
+        self.state.store(state(run, Standing::Failed), Ordering::SeqCst);
     }
 
     /// Why calls are refused now; `None` if they are not.
@@ -196,7 +230,7 @@ impl Shared {
         match self.standing() {
             Standing::Running => None,
             Standing::NotStarted => Some(RequestError::NotStarted),
-            Standing::Stopped => Some(RequestError::Stopped),
+            Standing::Stopped | Standing::Stopping => Some(RequestError::Stopped),
             Standing::Failed => Some(RequestError::Failed { reason: self.failure_reason() }),
         }
     }
@@ -231,15 +265,27 @@ impl Shared {
         self.asleep.store(false, Ordering::SeqCst);
     }
 
-    /// Nobody reads the queue now: what is in it ends with `error`. Both the
-    /// thread that leaves and a caller that came too late do this, so that nothing
-    /// stays behind.
-    pub(crate) fn refuse_queued(&self, error: &RequestError) {
-        while let Ok(input) = self.inputs.try_recv() {
-            if let Input::Request(ticket, _) = input {
-                let _guard = guard::enter();
-                ticket.answer(Err(error.clone()));
+    /// Ends what is in the queue, as the last thing that a run does: it does not
+    /// take part any more, and holds no ticket. A caller takes his ticket, then looks
+    /// how the node stands, then queues. So who took it too late to be seen here
+    /// sees that the node has stopped; who is seen is waited for, and that is short.
+    pub(crate) fn refuse_all(&self, error: &RequestError) {
+        let _guard = guard::enter();
+        loop {
+            let last = self.gauge.requests.load(Ordering::SeqCst) == 0;
+            while let Ok(input) = self.inputs.try_recv() {
+                if let Input::Request(ticket, _) = input {
+                    ticket.answer(Err(error.clone()));
+                }
             }
+            if last {
+                return;
+            }
+            std::thread::yield_now();
         }
     }
+}
+
+fn state(run: u64, standing: Standing) -> u64 {
+    run << 3 | standing as u64
 }

@@ -178,7 +178,7 @@ impl fmt::Display for Waiting {
             Waiting::ForFounder(name) => write!(f, "waiting for {name} to found the cluster"),
             Waiting::ForAdmission(names) => write!(
                 f,
-                "waiting to be admitted by the leader of the cluster that {} remembers",
+                "waiting to be admitted by the leader of the cluster that is remembered by {}",
                 names.join(", ")
             ),
         }

@@ -12,25 +12,24 @@ use crate::engine::{self, Job};
 use crate::error::Error;
 use crate::guard;
 use crate::replica::Replica;
-use crate::shared::{Input, Shared, Ticket};
+use crate::shared::{Input, Shared};
 
 /// The thread, and the way to give it a job.
 pub(super) struct MachineThread {
-    jobs: Sender<Job<Ticket>>,
-    thread: JoinHandle<()>,
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl MachineThread {
     /// A thread that owns this state.
-    pub(super) fn spawn(
-        shared: &Arc<Shared>,
-        mut replica: Replica,
-    ) -> Result<MachineThread, Error> {
-        let (jobs, waiting) = crossbeam_channel::bounded::<Job<Ticket>>(1);
+    pub(super) fn spawn(shared: &Arc<Shared>, replica: Replica) -> Result<MachineThread, Error> {
+        let (jobs, waiting) = crossbeam_channel::bounded::<Job>(1);
         let name = format!("{}-machine", shared.name);
         let theirs = Arc::clone(shared);
         let body = move || {
+            // The machine is dropped before the guard: its drop is a callback, too.
             let _guard = guard::enter();
+            let mut replica = replica;
             for job in waiting {
                 let done = catch_unwind(AssertUnwindSafe(|| engine::perform(&mut replica, job)));
                 let input = match done {
@@ -47,21 +46,23 @@ impl MachineThread {
         let thread = std::thread::Builder::new()
             .name(name.clone())
             .spawn(body)
-            .map_err(|source| Error::Io { doing: format!("spawning the thread {name}"), source })?;
-        Ok(MachineThread { jobs, thread })
+            .map_err(|source| Error::Io { doing: format!("spawn the thread {name}"), source })?;
+        Ok(MachineThread { jobs: Some(jobs), thread: Some(thread) })
     }
 
     /// Gives it a job. It has none: the engine gives one at a time.
-    pub(super) fn give(&self, job: Job<Ticket>) {
+    pub(super) fn give(&self, job: Job) {
         // A thread that panicked has said so, and takes no more.
-        let _ = self.jobs.try_send(job);
+        let _ = self.jobs.as_ref().map(|jobs| jobs.try_send(job));
     }
+}
 
-    /// Waits for the job under way, and for the thread to end.
-    pub(super) fn end(self) {
-        let MachineThread { jobs, thread } = self;
-        drop(jobs);
-        let _ = thread.join();
+/// Waits for the job under way, and for the thread to end: also when the node's
+/// thread panics, so that no job of this run reports to the next one.
+impl Drop for MachineThread {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 

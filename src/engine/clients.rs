@@ -382,7 +382,7 @@ impl<T> Clients<T> {
                     let Some(command) = self.commands[0].take() else { break };
                     let error = match command.body {
                         Body::Ready(_) => RequestError::Unknown,
-                        Body::Unsent { .. } => super::out_of_time(core, self.timeout, now),
+                        Body::Unsent { .. } => super::out_of_time(core, "sent", self.timeout, now),
                     };
                     self.answers.push((command.ticket, Err(error)));
                     self.drop_settled();
@@ -390,7 +390,8 @@ impl<T> Clients<T> {
                 None => self.drop_settled(),
             }
         }
-        for (ticket, error) in self.reads.expire(core, self.timeout, now) {
+        for ticket in self.reads.expire(now) {
+            let error = super::out_of_time(core, "answered", self.timeout, now);
             self.answers.push((ticket, Err(error)));
         }
     }

@@ -11,26 +11,26 @@ use crate::core::types::{Index, Payload, Term};
 use crate::replica::{Outcome, Replica};
 use crate::request::Answer;
 
-use super::reads::{Question, Read};
+use super::reads::Question;
 use bytes::Bytes;
 
 /// Entries to apply, and then reads to serve.
 #[derive(Debug)]
-pub(crate) struct Job<T> {
+pub(crate) struct Job {
     /// In order of index; `None` is an entry of the protocol's own.
     pub(crate) entries: Vec<(Index, Term, Option<Bytes>)>,
-    /// To be served after them.
-    pub(crate) reads: Vec<Read<T>>,
+    /// To be answered after them, each under its number.
+    pub(crate) questions: Vec<(u64, Question)>,
 }
 
 /// What a job came to.
 #[derive(Debug)]
-pub(crate) struct Done<T> {
+pub(crate) struct Done {
     pub(crate) applied: Index,
     pub(crate) newest: Option<committed::Entry>,
     pub(crate) session_age: Option<u64>,
     pub(crate) outcomes: Vec<Outcome>,
-    pub(crate) answers: Vec<(T, Answer)>,
+    pub(crate) answers: Vec<(u64, Answer)>,
 }
 
 /// Who applies.
@@ -70,7 +70,7 @@ impl Host {
     }
 
     /// Does the job, or gives it back for the thread to do.
-    pub(super) fn run<T>(&mut self, job: Job<T>) -> Result<Done<T>, Job<T>> {
+    pub(super) fn run(&mut self, job: Job) -> Result<Done, Job> {
         match &mut self.place {
             Place::Here(replica) => Ok(perform(replica, job)),
             Place::Elsewhere { busy } => {
@@ -131,7 +131,7 @@ pub(super) fn entries(log: &Log, handed: Index, last: Index) -> Vec<(Index, Term
 }
 
 /// Does a job.
-pub(crate) fn perform<T>(replica: &mut Replica, job: Job<T>) -> Done<T> {
+pub(crate) fn perform(replica: &mut Replica, job: Job) -> Done {
     let mut outcomes = Vec::new();
     for (index, term, operation) in &job.entries {
         match operation {
@@ -140,14 +140,14 @@ pub(crate) fn perform<T>(replica: &mut Replica, job: Job<T>) -> Done<T> {
         }
     }
     let answers = job
-        .reads
-        .into_iter()
-        .map(|read| {
-            let answer = match &read.question {
+        .questions
+        .iter()
+        .map(|(number, question)| {
+            let answer = match question {
                 Question::Query(json) => replica.query(json),
                 Question::Lookup(id) => replica.lookup(id),
             };
-            (read.ticket, answer)
+            (*number, answer)
         })
         .collect();
     Done {

@@ -48,7 +48,7 @@ pub(crate) struct Output<T> {
     /// Requests that ended.
     pub(crate) answers: Vec<(T, Answer)>,
     /// Work for the machine's thread, if there is one.
-    pub(crate) job: Option<Job<T>>,
+    pub(crate) job: Option<Job>,
     /// The story.
     pub(crate) notes: Vec<Told>,
 }
@@ -79,7 +79,7 @@ pub(crate) struct Engine<T> {
 }
 
 /// So many rounds of work does one flush do before it lets the datagrams out.
-const ROUNDS_A_FLUSH: usize = 64;
+const ROUNDS_A_FLUSH: usize = 8;
 /// So many entries does a host get at once: heartbeats must not wait for more.
 const ENTRIES_A_JOB: usize = 4096;
 
@@ -132,18 +132,20 @@ impl<T> Engine<T> {
     }
 
     /// The machine's thread has done its job.
-    pub(crate) fn done(&mut self, done: Done<T>) {
+    pub(crate) fn done(&mut self, done: Done) {
         self.host.take_back();
         self.settle(done);
     }
 
-    fn settle(&mut self, done: Done<T>) {
+    fn settle(&mut self, done: Done) {
         self.host.reached(done.applied, done.newest, done.session_age);
         for outcome in done.outcomes {
             self.clients.on_outcome(outcome);
         }
-        for (ticket, answer) in done.answers {
-            self.clients.answer(ticket, answer);
+        for (number, answer) in done.answers {
+            if let Some(ticket) = self.clients.reads.take_served(number) {
+                self.clients.answer(ticket, answer);
+            }
         }
     }
 
@@ -155,7 +157,9 @@ impl<T> Engine<T> {
 
     /// When something is due. Waking earlier does no harm.
     pub(crate) fn deadline(&self) -> Time {
-        self.core.deadline().min(self.clients.deadline()).min(self.links.deadline())
+        let due = self.core.deadline().min(self.clients.deadline()).min(self.links.deadline());
+        // The rest of a long catching up, after the datagrams have been out.
+        if self.handed < self.core.applicable() && !self.host.is_busy() { Time(0) } else { due }
     }
 
     /// Does all that can be done now, and says what is to be carried out.
@@ -213,13 +217,13 @@ impl<T> Engine<T> {
         }
         let applicable = self.core.applicable();
         let last = Index(applicable.0.min(self.handed.0 + ENTRIES_A_JOB as u64));
-        let reads = self.clients.reads.take_ready(last.max(self.handed));
-        if last <= self.handed && reads.is_empty() {
+        let questions = self.clients.reads.serve(last.max(self.handed));
+        if last <= self.handed && questions.is_empty() {
             return false;
         }
         let entries = host::entries(self.core.log(), self.handed, last);
         self.handed = self.handed.max(last);
-        let job = Job { entries, reads };
+        let job = Job { entries, questions };
         match self.host.run(job) {
             Ok(done) => {
                 self.settle(done);
@@ -286,16 +290,17 @@ pub(crate) fn public_role(role: RoleName) -> committed::Role {
     }
 }
 
-/// What a request that was never sent, and met its deadline, is told.
-fn out_of_time(core: &Core, timeout: u64, now: Time) -> RequestError {
+/// What a request that met its deadline and cannot have been committed is told:
+/// that it was not `done` in time, and why.
+fn out_of_time(core: &Core, done: &str, timeout: u64, now: Time) -> RequestError {
     let why = match (core.waiting(now), core.leader()) {
         (Some(Waiting::ForVoters(names)), _) => {
-            format!("the cluster is not founded yet, {} was not heard", names.join(", "))
+            format!("the cluster is not founded yet, for want of {}", names.join(", "))
         }
         (Some(waiting), _) => waiting.to_string(),
         (None, None) => "no leader was known".to_string(),
         (None, Some(_)) => "the leader did not answer".to_string(),
     };
-    let reason = format!("it was not sent within {} ms: {why}", timeout / 1000);
+    let reason = format!("it was not {done} within {} ms: {why}", timeout / 1000);
     RequestError::Refused { reason }
 }

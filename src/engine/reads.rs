@@ -1,17 +1,22 @@
 //! Queries and lookups of this node's own program, on their way to be served.
 //!
-//! What comes between two flushes shares one asking for a read index. Askings are
-//! never repeated under the same number: a new one is made when the leader changes
-//! or when nothing comes back for a while. A read has no effect, so it may be
-//! asked and served as often as it takes, and it ends with a refusal at its
-//! deadline, never with `Unknown`.
+//! ```text
+//!   waiting ──asked──► under way ──confirmed──► confirmed ──applied──► serving ──► answer
+//!                      │      ▲
+//!                      └──────┘ leader changed, or nothing came back for a while
+//! ```
+//!
+//! What comes between two flushes shares one asking for a read index. An asking is
+//! repeated under a number of its own each time, and any of its numbers answers it:
+//! what a leader confirmed after the first asking is true for all that were asked
+//! then. A read has no effect, so it ends with a refusal at its deadline, never
+//! with `Unknown`.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
 use crate::core::Core;
 use crate::core::effect::ReadReady;
 use crate::core::types::{Index, Time};
-use crate::error::RequestError;
 
 /// What is read.
 #[derive(Debug)]
@@ -30,10 +35,16 @@ pub(crate) struct Read<T> {
     pub(crate) deadline: Time,
 }
 
+/// So many askings are under way; what comes meanwhile shares the next one.
+const ASKINGS_MOST: usize = 64;
+/// So many numbers of one asking are remembered, the newest.
+const NUMBERS_KEPT: usize = 16;
+
+/// Reads that were asked for together.
 #[derive(Debug)]
 struct Asking<T> {
-    id: u64,
-    asked_at: Time,
+    numbers: Vec<u64>,
+    again_at: Time,
     reads: Vec<Read<T>>,
 }
 
@@ -41,24 +52,29 @@ struct Asking<T> {
 #[derive(Debug)]
 pub(crate) struct Reads<T> {
     patience: u64,
-    last_id: u64,
-    /// No read that waits ends before this.
+    last_number: u64,
+    /// No read ends before this.
     soonest: Time,
     waiting: Vec<Read<T>>,
-    askings: VecDeque<Asking<T>>,
-    /// Confirmed, in order of the index that must be applied first.
+    under_way: Vec<Asking<T>>,
+    /// With the index that must be applied first.
     confirmed: Vec<(Index, Vec<Read<T>>)>,
+    /// With the state machine: who is answered, and until when.
+    serving: BTreeMap<u64, (T, Time)>,
+    last_served: u64,
 }
 
 impl<T> Reads<T> {
     pub(crate) fn new(patience: u64) -> Reads<T> {
         Reads {
             patience,
-            last_id: 0,
+            last_number: 0,
             soonest: Time(u64::MAX),
             waiting: Vec::new(),
-            askings: VecDeque::new(),
+            under_way: Vec::new(),
             confirmed: Vec::new(),
+            serving: BTreeMap::new(),
+            last_served: 0,
         }
     }
 
@@ -68,43 +84,48 @@ impl<T> Reads<T> {
         self.waiting.push(read);
     }
 
-    /// What was asked of the old leader is asked of the new one.
+    /// What was asked of the old leader is asked of the new one, too.
     pub(crate) fn on_leader_change(&mut self) {
-        for asking in self.askings.drain(..) {
-            self.waiting.extend(asking.reads);
+        for asking in &mut self.under_way {
+            asking.again_at = Time(0);
         }
     }
 
     /// Asks for all that waits, if there is a leader to ask.
     pub(crate) fn drive(&mut self, core: &mut Core, now: Time) {
-        while self.askings.front().is_some_and(|asking| now.since(asking.asked_at) >= self.patience)
-        {
-            let late = self.askings.pop_front();
-            self.waiting.extend(late.into_iter().flat_map(|asking| asking.reads));
+        for asking in self.under_way.iter_mut().filter(|asking| asking.again_at <= now) {
+            let times = asking.numbers.len();
+            asking.again_at = now.plus(self.patience << times.min(4));
+            if core.read(self.last_number + 1) {
+                self.last_number += 1;
+                if times == NUMBERS_KEPT {
+                    asking.numbers.remove(0);
+                }
+                asking.numbers.push(self.last_number);
+            }
         }
-        if self.waiting.is_empty() {
+        if self.waiting.is_empty() || self.under_way.len() >= ASKINGS_MOST {
             return;
         }
-        let id = self.last_id + 1;
-        if core.read(id) {
-            self.last_id = id;
+        if core.read(self.last_number + 1) {
+            self.last_number += 1;
             let reads = std::mem::take(&mut self.waiting);
-            self.askings.push_back(Asking { id, asked_at: now, reads });
+            let again_at = now.plus(self.patience);
+            self.under_way.push(Asking { numbers: vec![self.last_number], again_at, reads });
         }
     }
 
     /// An asking was answered.
     pub(crate) fn on_ready(&mut self, ready: &ReadReady) {
-        let Some(place) = self.askings.iter().position(|asking| asking.id == ready.id) else {
-            return;
-        };
-        if let Some(asking) = self.askings.remove(place) {
+        let answered = |asking: &Asking<T>| asking.numbers.contains(&ready.id);
+        if let Some(place) = self.under_way.iter().position(answered) {
+            let asking = self.under_way.swap_remove(place);
             self.confirmed.push((ready.index, asking.reads));
         }
     }
 
-    /// What may be served once this much is applied.
-    pub(crate) fn take_ready(&mut self, applied: Index) -> Vec<Read<T>> {
+    /// What the state machine is asked once this much is applied.
+    pub(crate) fn serve(&mut self, applied: Index) -> Vec<(u64, Question)> {
         if self.confirmed.iter().all(|(index, _)| *index > applied) {
             return Vec::new();
         }
@@ -112,16 +133,22 @@ impl<T> Reads<T> {
             .into_iter()
             .partition(|(index, _)| *index <= applied);
         self.confirmed = rest;
-        ready.into_iter().flat_map(|(_, reads)| reads).collect()
+        let mut questions = Vec::new();
+        for read in ready.into_iter().flat_map(|(_, reads)| reads) {
+            self.last_served += 1;
+            self.serving.insert(self.last_served, (read.ticket, read.deadline));
+            questions.push((self.last_served, read.question));
+        }
+        questions
+    }
+
+    /// The state machine has answered; `None` if the read has ended before.
+    pub(crate) fn take_served(&mut self, number: u64) -> Option<T> {
+        self.serving.remove(&number).map(|(ticket, _)| ticket)
     }
 
     /// What met its deadline.
-    pub(crate) fn expire(
-        &mut self,
-        core: &Core,
-        timeout: u64,
-        now: Time,
-    ) -> Vec<(T, RequestError)> {
+    pub(crate) fn expire(&mut self, now: Time) -> Vec<T> {
         if self.soonest > now {
             return Vec::new();
         }
@@ -133,34 +160,41 @@ impl<T> Reads<T> {
             over.extend(late.into_iter().map(|read| read.ticket));
         };
         keep(&mut self.waiting);
-        self.askings.iter_mut().for_each(|asking| keep(&mut asking.reads));
+        self.under_way.iter_mut().for_each(|asking| keep(&mut asking.reads));
         self.confirmed.iter_mut().for_each(|(_, reads)| keep(reads));
-        self.askings.retain(|asking| !asking.reads.is_empty());
+        self.under_way.retain(|asking| !asking.reads.is_empty());
         self.confirmed.retain(|(_, reads)| !reads.is_empty());
+        let late = self.serving.iter().filter(|(_, (_, deadline))| *deadline <= now);
+        for number in late.map(|(number, _)| *number).collect::<Vec<u64>>() {
+            over.extend(self.take_served(number));
+        }
         self.soonest = self.first_deadline();
-        over.into_iter().map(|ticket| (ticket, super::out_of_time(core, timeout, now))).collect()
+        over
     }
 
     fn first_deadline(&self) -> Time {
         let waiting = self.waiting.iter();
-        let asked = self.askings.iter().flat_map(|asking| &asking.reads);
+        let asked = self.under_way.iter().flat_map(|asking| &asking.reads);
         let confirmed = self.confirmed.iter().flat_map(|(_, reads)| reads);
-        let all = waiting.chain(asked).chain(confirmed);
-        all.map(|read| read.deadline).min().unwrap_or(Time(u64::MAX))
+        let all = waiting.chain(asked).chain(confirmed).map(|read| read.deadline);
+        let serving = self.serving.values().map(|(_, deadline)| *deadline);
+        all.chain(serving).min().unwrap_or(Time(u64::MAX))
     }
 
     /// When something is due.
     pub(crate) fn deadline(&self) -> Time {
-        let again = self.askings.front().map(|asking| asking.asked_at.plus(self.patience));
+        let again = self.under_way.iter().map(|asking| asking.again_at).min();
         self.soonest.min(again.unwrap_or(Time(u64::MAX)))
     }
 
     /// Everything ends.
     pub(crate) fn take_all(&mut self) -> Vec<T> {
         let waiting = std::mem::take(&mut self.waiting);
-        let asked = self.askings.drain(..).flat_map(|asking| asking.reads);
+        let asked = self.under_way.drain(..).flat_map(|asking| asking.reads);
         let confirmed =
             std::mem::take(&mut self.confirmed).into_iter().flat_map(|(_, reads)| reads);
-        waiting.into_iter().chain(asked).chain(confirmed).map(|read| read.ticket).collect()
+        let serving = std::mem::take(&mut self.serving).into_values().map(|(ticket, _)| ticket);
+        let all = waiting.into_iter().chain(asked).chain(confirmed).map(|read| read.ticket);
+        all.chain(serving).collect()
     }
 }
