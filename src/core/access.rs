@@ -11,6 +11,11 @@ impl Core {
         matches!(self.role, Role::Leader(_))
     }
 
+    /// Whether this node leads and takes more into its log.
+    pub fn has_room(&self) -> bool {
+        matches!(&self.role, Role::Leader(leader) if !leader.is_full())
+    }
+
     /// How many bytes of operations fit in a message to the leader.
     pub fn leader_append_bytes(&self) -> usize {
         match self.leader() {

@@ -30,13 +30,15 @@ impl Core {
 
     pub(super) fn tick_election(&mut self, now: Time) {
         let leads = matches!(self.role, Role::Leader(_));
-        if leads || !self.is_voter() || now < self.election_at {
+        if leads || now < self.election_at {
             return;
         }
         if self.leader().is_some() {
             self.become_follower(self.hard.term, None, now, "heard no leader for too long");
         }
-        self.campaign(now);
+        if self.is_voter() {
+            self.campaign(now);
+        }
     }
 
     /// Asks whether an election could be won; touches no term.
@@ -46,7 +48,10 @@ impl Core {
         let granted = BTreeSet::from([self.me.incarnation]);
         self.role = Role::PreCandidate(PreCandidate { round, granted });
         self.reset_election_timer(now);
-        self.tell(Detail::Turns, || Note::Role("asks who would vote for it".to_string()));
+        // Who is cut off asks again and again: it says so once, and then in detail.
+        let detail = if self.campaigns == 0 { Detail::Turns } else { Detail::Steps };
+        self.campaigns += 1;
+        self.tell(detail, || Note::Role("asks who would vote for it".to_string()));
         let (last_log_index, last_log_term) = (self.log.last_index(), self.log.last_term());
         let term = self.hard.term.next();
         // Who is asked must know of the cluster first: if this node forgot it all
@@ -206,8 +211,14 @@ impl Core {
             heartbeat_at: now,
             rounds: Default::default(),
             reads: Default::default(),
-            uncommitted_bytes: 0,
+            seen: Default::default(),
+            uncommitted_bytes: self
+                .log
+                .from(self.commit_index.next())
+                .map(|(_, entry)| entry.size_bytes())
+                .sum(),
         }));
+        self.campaigns = 0;
         self.follow_members(now);
         self.tell(Detail::Turns, || Note::Role("is elected".to_string()));
         let me = self.me.incarnation;
@@ -287,6 +298,7 @@ impl Core {
             }
         }
         self.leader_heard_at = Some(now);
+        self.campaigns = 0;
         self.reset_election_timer(now);
         Ok(true)
     }

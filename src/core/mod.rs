@@ -45,6 +45,7 @@ mod access;
 mod check;
 mod election;
 mod founding;
+mod proposals;
 mod read;
 mod replication;
 mod state;
@@ -52,9 +53,6 @@ mod state;
 mod tests;
 
 use std::collections::VecDeque;
-
-use ::core::net::SocketAddr;
-use bytes::Bytes;
 
 use self::durability::{Durability, Write};
 use self::effect::{Detail, Effects, Note, Outgoing, RoleName, Told};
@@ -64,9 +62,8 @@ use self::membership::Membership;
 use self::message::{Commit, Envelope, Message};
 use self::rng::Rng;
 use self::state::{Configurations, Role};
-use self::types::{
-    ClusterId, Entry, Incarnation, Index, Life, Payload, Run, Term, Time, WriteNumber,
-};
+use self::types::{ClusterId, Entry, Incarnation, Index, Life, Run, Term, Time, WriteNumber};
+use ::core::net::SocketAddr;
 
 pub use self::state::{Failure, Hard, Refused, Saved};
 
@@ -112,6 +109,8 @@ pub struct Core {
     /// When this node last knew itself in touch with a majority.
     quorum_at: Option<Time>,
     waiting_note_at: Time,
+    /// How often this node has asked for votes since it last knew a leader.
+    campaigns: u64,
     failure: Option<Failure>,
     detail: Detail,
     sends: Vec<Outgoing>,
@@ -140,6 +139,7 @@ impl Core {
             leader_heard_at: None,
             quorum_at: None,
             waiting_note_at: now,
+            campaigns: 0,
             failure: None,
             detail: Detail::Turns,
             sends: Vec::new(),
@@ -220,30 +220,6 @@ impl Core {
         Ok(())
     }
 
-    /// Appends a client's operation to the log if this node leads and has room
-    /// for it; where it stands then. It leaves with the next `flush`.
-    pub fn propose(&mut self, operation: Bytes) -> Result<Index, Refused> {
-        if self.failure.is_some() {
-            return Err(Refused::Failed);
-        }
-        let Role::Leader(leader) = &self.role else {
-            return Err(Refused::NotLeader);
-        };
-        if leader.is_full() {
-            return Err(Refused::Full);
-        }
-        Ok(self.append_own(Payload::Client(operation)))
-    }
-
-    /// Sends operations to the leader that this node knows. False: it knows none,
-    /// or cannot reach it, or is the leader itself.
-    pub fn forward(&mut self, propose: message::Propose) -> bool {
-        match self.leader().filter(|&leader| leader != self.me.incarnation) {
-            Some(leader) => self.send(leader, Message::Propose(propose)),
-            None => false,
-        }
-    }
-
     /// A write is done, and all before it.
     pub fn written(&mut self, number: WriteNumber, now: Time) {
         self.durability.complete(number);
@@ -280,7 +256,7 @@ impl Core {
         }
         match &self.role {
             Role::Leader(leader) => deadline.min(leader.deadline()),
-            _ if self.is_voter() => deadline.min(self.election_at),
+            _ if self.is_voter() || self.leader().is_some() => deadline.min(self.election_at),
             _ => deadline,
         }
     }

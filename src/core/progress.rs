@@ -56,6 +56,9 @@ pub struct Progress {
     next_index: Index,
     state: State,
     window: usize,
+    /// The last append that was given up: its late answer tells how long an answer
+    /// takes, or a slow path would never be measured.
+    given_up: Option<Sent>,
     /// Unanswered probes in a row.
     unanswered: u32,
     /// Smoothed round trip and its mean deviation (RFC 6298), in microseconds.
@@ -77,6 +80,7 @@ impl Progress {
             next_index: last_index.next(),
             state: State::Probe { under_way: None },
             window: WINDOW_START,
+            given_up: None,
             unanswered: 0,
             round_trip: None,
             acked_seq: 0,
@@ -135,6 +139,7 @@ impl Progress {
     pub fn on_matched(&mut self, seq: u64, index: Index, now: Time) {
         self.match_index = self.match_index.max(index);
         self.next_index = self.next_index.max(self.match_index.next());
+        self.measure_given_up(seq, now);
         let mut measured = None;
         match &mut self.state {
             State::Probe { under_way } => {
@@ -180,11 +185,13 @@ impl Progress {
     /// The append `seq` did not fit on the peer's log; the logs can agree at most
     /// up to `agree`. Says whether this was news: an answer to what is no longer
     /// under way, or below what matches, changes nothing.
-    pub fn on_mismatch(&mut self, seq: u64, refused: Index, agree: Index) -> bool {
+    pub fn on_mismatch(&mut self, seq: u64, refused: Index, agree: Index, now: Time) -> bool {
         let expected = match &self.state {
-            State::Probe { under_way } => under_way.is_some_and(|sent| sent.seq == seq),
+            // The answer to an earlier probe of the same place is as good.
+            State::Probe { .. } => refused == self.next_index.previous(),
             State::Replicate { under_way, .. } => under_way.iter().any(|sent| sent.seq == seq),
         };
+        self.measure_given_up(seq, now);
         if !expected || refused <= self.match_index {
             return false;
         }
@@ -239,11 +246,19 @@ impl Progress {
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return false;
         }
-        if matches!(self.state, State::Replicate { .. }) {
-            self.halve_window();
-        }
         self.unanswered += 1;
-        self.become_probe(self.match_index.next());
+        match &self.state {
+            // The next probe asks the same: only an answer moves it.
+            State::Probe { under_way } => {
+                self.given_up = *under_way;
+                self.state = State::Probe { under_way: None };
+            }
+            State::Replicate { under_way, .. } => {
+                self.given_up = under_way.front().copied();
+                self.halve_window();
+                self.become_probe(self.match_index.next());
+            }
+        }
         true
     }
 
@@ -257,9 +272,16 @@ impl Progress {
     fn patience(&self) -> u64 {
         let patience = match self.round_trip {
             Some((smoothed, deviation)) => 2 * smoothed + 4 * deviation,
-            None => 3 * PATIENCE_LEAST,
+            // Heartbeats show a loss before this is over.
+            None => PATIENCE_MOST,
         };
         (patience << self.unanswered.min(4)).clamp(PATIENCE_LEAST, PATIENCE_MOST)
+    }
+
+    fn measure_given_up(&mut self, seq: u64, now: Time) {
+        if let Some(sent) = self.given_up.take_if(|sent| sent.seq == seq) {
+            self.on_round_trip(now.since(sent.at));
+        }
     }
 
     fn on_round_trip(&mut self, sample: u64) {
@@ -352,8 +374,8 @@ mod tests {
         progress.on_sent(2, Index(5), 100, Time(0));
         progress.on_sent(3, Index(9), 100, Time(0));
         progress.on_matched(3, Index(9), Time(1_000));
-        assert!(!progress.on_mismatch(2, Index(0), Index(0)));
-        assert!(!progress.on_mismatch(7, Index(20), Index(3)), "never sent");
+        assert!(!progress.on_mismatch(2, Index(0), Index(0), Time(2_000)));
+        assert!(!progress.on_mismatch(7, Index(20), Index(3), Time(2_000)), "never sent");
         assert_eq!((progress.match_index(), progress.next_index()), (Index(9), Index(10)));
     }
 

@@ -16,13 +16,10 @@
 
 use std::ops::Bound;
 
-use bytes::Bytes;
-
 use super::Core;
 use super::effect::{Detail, Note};
 use super::message::{
     AppendEntries, AppendEntriesReply, AppendOutcome, Commit, Heartbeat, HeartbeatReply, Message,
-    Propose,
 };
 use super::quorum;
 use super::state::{Failure, Leader, Refused, Role};
@@ -93,7 +90,7 @@ impl Core {
         let term = self.hard.term;
         let quorum_age_us = self.quorum_at(now).map_or(0, |at| now.since(at));
         let Role::Leader(leader) = &mut self.role else { return 0 };
-        leader.begin_round(now);
+        leader.begin_round(self.setup.heartbeat / 8, now);
         let seq = leader.next_seq();
         let mut last = None;
         while let Some(member) = self.member_after(last) {
@@ -401,7 +398,7 @@ impl Core {
             }
             AppendOutcome::Matched { index } => progress.on_matched(m.seq, index, now),
             AppendOutcome::Mismatch { prev_log_index, .. } => {
-                progress.on_mismatch(m.seq, prev_log_index, agree);
+                progress.on_mismatch(m.seq, prev_log_index, agree, now);
             }
             AppendOutcome::Stale => {}
         }
@@ -461,7 +458,6 @@ impl Core {
             .log
             .from(self.commit_index.next())
             .take(newly as usize)
-            .filter(|(_, entry)| entry.term == self.hard.term)
             .map(|(_, entry)| entry.size_bytes())
             .sum();
         self.commit_to(reached);
@@ -469,32 +465,6 @@ impl Core {
             leader.uncommitted_bytes = leader.uncommitted_bytes.saturating_sub(bytes);
         }
         self.admit(now);
-    }
-
-    /// Clients' operations of another node came. A retry that is in the log and
-    /// not yet committed is left alone; the state machine's sessions refuse the
-    /// rest of the repeats.
-    pub(super) fn on_propose(&mut self, m: Propose) -> Result<(), Refused> {
-        let Role::Leader(leader) = &self.role else { return Err(Refused::NotLeader) };
-        if leader.is_full() {
-            return Err(Refused::Full);
-        }
-        let mut operations = m.operations;
-        if m.retry {
-            let held: std::collections::BTreeSet<Bytes> = self
-                .log
-                .from(self.commit_index.next())
-                .filter_map(|(_, entry)| match &entry.payload {
-                    Payload::Client(operation) => Some(operation.clone()),
-                    _ => None,
-                })
-                .collect();
-            operations.retain(|operation| !held.contains(operation));
-        }
-        for operation in operations {
-            self.append_own(Payload::Client(operation));
-        }
-        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ use std::fmt;
 use super::log::Log;
 use super::membership::Membership;
 use super::progress::Progress;
+use super::proposals::Seen;
 use super::quorum;
 use super::read::ReadRounds;
 use super::types::{ClusterId, Incarnation, Index, Payload, Term, Time, WriteNumber};
@@ -208,7 +209,7 @@ pub struct Candidate {
 }
 
 /// So many rounds of heartbeats are remembered, to tell when an answered one began.
-const ROUNDS_KEPT: usize = 64;
+const ROUNDS_KEPT: usize = 256;
 /// A leader holds at most so many bytes that are not committed.
 pub const UNCOMMITTED_BYTES: usize = 256 * 1024 * 1024;
 
@@ -227,6 +228,8 @@ pub struct Leader {
     pub rounds: VecDeque<(u64, Time)>,
     /// Reads that wait for a round.
     pub reads: ReadRounds,
+    /// What repeats are looked for in.
+    pub seen: Seen,
     /// Bytes appended and not committed.
     pub uncommitted_bytes: usize,
 }
@@ -243,8 +246,13 @@ impl Leader {
         self.uncommitted_bytes >= UNCOMMITTED_BYTES
     }
 
-    /// A round of heartbeats begins.
-    pub fn begin_round(&mut self, now: Time) {
+    /// A round of heartbeats begins. One that begins within `apart` microseconds of
+    /// the last is not remembered: an answer to it counts for the one before, and
+    /// many reads in a short time do not push out what late answers refer to.
+    pub fn begin_round(&mut self, apart: u64, now: Time) {
+        if self.rounds.back().is_some_and(|(_, at)| now.since(*at) < apart) {
+            return;
+        }
         if self.rounds.len() == ROUNDS_KEPT {
             self.rounds.pop_front();
         }

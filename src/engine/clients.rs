@@ -26,13 +26,15 @@ use crate::core::message::Propose;
 use crate::core::types::{Index, Life, Payload, Time};
 use crate::error::RequestError;
 use crate::operation;
-use crate::replica::Outcome;
+use crate::replica::{Outcome, SESSION_WINDOW};
 use crate::request::Answer;
 
 use super::reads::Reads;
 
 /// A node sends at most so many operations in one message.
 const BATCH_OPERATIONS: usize = 4096;
+/// For each byte of a command its arrival is awaited so many microseconds longer.
+const PATIENCE_A_BYTE: u64 = 3;
 /// A session is renewed when it was not touched for half of what it lives.
 const RENEW_AFTER: u64 = crate::replica::SESSION_SPAN / 2;
 
@@ -59,6 +61,7 @@ struct Command<T> {
     body: Body,
     deadline: Time,
     place: Place,
+    /// How often it was sent: what never was cannot have been committed.
     attempts: u32,
 }
 
@@ -86,6 +89,8 @@ pub(crate) struct Clients<T> {
     retry_at: Time,
     renewed_at: Option<Time>,
     highest_logged: Index,
+    /// The session is asked to take note of the floor, and of being in use.
+    renew: bool,
     pub(crate) reads: Reads<T>,
     answers: Vec<(T, Answer)>,
 }
@@ -105,6 +110,7 @@ impl<T> Clients<T> {
             retry_at: Time(u64::MAX),
             renewed_at: None,
             highest_logged: Index(0),
+            renew: false,
             reads: Reads::new(patience),
             answers: Vec::new(),
         }
@@ -200,13 +206,14 @@ impl<T> Clients<T> {
                 }
             }
             Outcome::Refused { session, seq } => {
-                // Too far above the floor: this entry came to nothing, and the
-                // number is still free.
+                // Too far above the floor that the session knows: this entry came to
+                // nothing, and the number is still free. It is sent again at the next
+                // look, when the session knows a newer floor.
                 if self.session == (Session::Open { id: session })
                     && let Some(command) = self.slot(seq)
                 {
-                    command.place = Place::Queued;
-                    self.queued_from = self.base;
+                    command.place = Place::Sent(Time(0));
+                    self.renew = true;
                 }
             }
             Outcome::Expired { session } => {
@@ -255,6 +262,9 @@ impl<T> Clients<T> {
     pub(crate) fn drive(&mut self, core: &mut Core, session_age: Option<u64>, now: Time) {
         self.expire(core, now);
         self.reads.drive(core, now);
+        if let Session::Open { id } = self.session {
+            self.renew(core, id, session_age, now);
+        }
         if self.commands.is_empty() {
             self.retry_at = Time(u64::MAX);
             return;
@@ -265,7 +275,6 @@ impl<T> Clients<T> {
         match self.session {
             Session::Open { id } => {
                 self.send_commands(core, id, now);
-                self.renew(core, id, session_age, now);
             }
             Session::None => self.open(core, None, now),
             Session::Opening { sent_at } => self.open(core, sent_at, now),
@@ -285,7 +294,10 @@ impl<T> Clients<T> {
     /// Commands that showed no sign for too long are sent again, ever more rarely.
     fn look_through(&mut self, now: Time) {
         for command in self.commands.iter_mut().flatten() {
-            let patience = self.patience << command.attempts.saturating_sub(1).min(4);
+            // A long one is on its way for a while, to the leader and back in the log;
+            // the fragments that are lost are sent again without this.
+            let patience = (self.patience << command.attempts.saturating_sub(1).min(4))
+                + PATIENCE_A_BYTE * command.size_bytes() as u64;
             if matches!(command.place, Place::Sent(at) if now.since(at) >= patience) {
                 command.place = Place::Queued;
                 self.queued_from = self.base;
@@ -297,13 +309,15 @@ impl<T> Clients<T> {
     /// Sends all that is queued: into the own log if this node leads, else in
     /// batches to the leader.
     fn send_commands(&mut self, core: &mut Core, session: Index, now: Time) {
-        let end = self.base + self.commands.len() as u64;
+        // No further above the floor than the session remembers.
+        let window = SESSION_WINDOW.min(self.commands.len() as u64);
+        let end = self.base + window;
         let limit = core.leader_append_bytes();
         let mut batch = Batch::default();
         let mut seq = self.queued_from;
+        let leads = core.leads();
         while seq < end {
             let floor = self.base;
-            let leads = core.leads();
             let place = (seq - self.base) as usize;
             let Some(command) = self.commands[place].as_mut() else {
                 seq += 1;
@@ -314,6 +328,9 @@ impl<T> Clients<T> {
                 continue;
             }
             let retry = command.attempts > 0;
+            if leads && !core.has_room() {
+                break;
+            }
             if leads && !retry {
                 let bytes = command.bytes(session, seq, floor);
                 match core.propose(bytes) {
@@ -332,7 +349,7 @@ impl<T> Clients<T> {
             }
             let bytes = command.bytes(session, seq, floor);
             if !batch.has_room(&bytes, retry, limit) && !self.send_batch(core, &mut batch, now) {
-                break;
+                return;
             }
             batch.push(seq, bytes, retry);
             seq += 1;
@@ -364,12 +381,13 @@ impl<T> Clients<T> {
         sent
     }
 
-    /// A session with requests outstanding does not expire for want of use.
+    /// A session does not expire for want of use, and knows the floor.
     fn renew(&mut self, core: &mut Core, session: Index, age: Option<u64>, now: Time) {
         let recently = self.renewed_at.is_some_and(|at| now.since(at) < self.patience);
-        if age.is_some_and(|age| age > RENEW_AFTER) && !recently {
+        self.renew |= age.is_some_and(|age| age > RENEW_AFTER);
+        if self.renew && !recently {
             self.renewed_at = Some(now);
-            submit(core, operation::renew(session, self.base), false);
+            self.renew = !submit(core, operation::renew(session, self.base), false);
         }
     }
 
@@ -380,9 +398,9 @@ impl<T> Clients<T> {
                 Some(command) if command.deadline > now => break,
                 Some(_) => {
                     let Some(command) = self.commands[0].take() else { break };
-                    let error = match command.body {
-                        Body::Ready(_) => RequestError::Unknown,
-                        Body::Unsent { .. } => super::out_of_time(core, "sent", self.timeout, now),
+                    let error = match command.attempts {
+                        0 => super::out_of_time(core, "sent", self.timeout, now),
+                        _ => RequestError::Unknown,
                     };
                     self.answers.push((command.ticket, Err(error)));
                     self.drop_settled();
@@ -408,9 +426,9 @@ impl<T> Clients<T> {
     /// with `error`.
     pub(crate) fn end_all(&mut self, error: &RequestError) {
         for command in std::mem::take(&mut self.commands).into_iter().flatten() {
-            let answer = match command.body {
-                Body::Ready(_) => RequestError::Unknown,
-                Body::Unsent { .. } => error.clone(),
+            let answer = match command.attempts {
+                0 => error.clone(),
+                _ => RequestError::Unknown,
             };
             self.answers.push((command.ticket, Err(answer)));
         }
@@ -421,6 +439,13 @@ impl<T> Clients<T> {
 }
 
 impl<T> Command<T> {
+    fn size_bytes(&self) -> usize {
+        match &self.body {
+            Body::Unsent { buffer, .. } => buffer.len(),
+            Body::Ready(bytes) => bytes.len(),
+        }
+    }
+
     /// What is sent, made at the first sending: session, number and floor stay as
     /// they are then.
     fn bytes(&mut self, session: Index, seq: u64, floor: u64) -> Bytes {

@@ -14,7 +14,7 @@ use crate::core::Core;
 use crate::core::effect::Outgoing as Post;
 use crate::core::lives::Neighbor;
 use crate::core::message::{Envelope, Message};
-use crate::core::types::{Life, Time};
+use crate::core::types::{Entry, Life, Time};
 use crate::operation::Operation;
 use crate::wire::fragment::{Incoming, Outgoing};
 use crate::wire::frame::{self, FrameWriter, Header};
@@ -142,12 +142,20 @@ impl Links {
         let Some(link) = self.links.iter_mut().find(|link| link.address == address) else {
             return;
         };
+        let header = Header { cluster: envelope.cluster, from: envelope.from, to: envelope.to };
+        // What is on its way already is not put in twice, nor even encoded: it
+        // arrives, or is sent again.
+        let tag = long_tag(&envelope.message, &header, frame::part_limit(link.capacity));
+        let there = |tag| link.outgoing.has_tag(tag) || link.outgoing.has_arrived(tag, now);
+        if tag.is_some_and(|tag| link.peer == envelope.to && there(tag)) {
+            return;
+        }
         self.scratch.clear();
         codec::encode_message(&envelope.message, &mut self.scratch);
-        let header = Header { cluster: envelope.cluster, from: envelope.from, to: envelope.to };
         if self.scratch.len() > frame::part_limit(link.capacity) {
             link.meet(envelope.to);
-            link.send_long(&envelope.message, &header, &self.scratch);
+            // What finds no room is lost, as on a full network.
+            link.outgoing.push(tag.unwrap_or(0), Bytes::copy_from_slice(&self.scratch));
             link.poll(&header, &mut self.buffers, output, now);
             return;
         }
@@ -200,23 +208,6 @@ impl Link {
             self.outgoing.clear();
             self.incoming.clear();
             self.acknowledge = false;
-        }
-    }
-
-    /// A long message waits for its turn. An append that is on its way already is
-    /// not put in twice: it arrives, or the leader sends it again.
-    fn send_long(&mut self, message: &Message, header: &Header, bytes: &[u8]) {
-        let tag = match message {
-            Message::AppendEntries(append) => crc32fast::hash(
-                &[append.prev_log_index.0, append.term.0, header.from.run.0]
-                    .map(u64::to_le_bytes)
-                    .concat(),
-            ) as u64,
-            _ => 0,
-        };
-        if tag == 0 || !self.outgoing.has_tag(tag) {
-            // What finds no room is lost, as on a full network.
-            self.outgoing.push(tag, Bytes::copy_from_slice(bytes));
         }
     }
 
@@ -292,6 +283,32 @@ impl Writer<'_> {
             buffer.extend_from_slice(self.frame.finish());
             output.datagrams.push((self.address, buffer));
         }
+    }
+}
+
+/// What tells a message that no datagram may hold from others: an append by what it
+/// continues (a leader never rewrites its log within a term), operations by how they
+/// begin, which names session and number. Never 0.
+fn long_tag(message: &Message, header: &Header, limit: usize) -> Option<u64> {
+    const APPEND: u64 = 1 << 32;
+    const PROPOSE: u64 = 2 << 32;
+    let mut hasher = crc32fast::Hasher::new();
+    match message {
+        Message::AppendEntries(append) => {
+            let size: usize = append.entries.iter().map(Entry::size_bytes).sum();
+            for number in [append.prev_log_index.0, append.term.0, header.from.run.0] {
+                hasher.update(&number.to_le_bytes());
+            }
+            (size + AROUND_ENTRIES > limit).then(|| APPEND | u64::from(hasher.finalize()))
+        }
+        Message::Propose(propose) => {
+            let size: usize = propose.operations.iter().map(Bytes::len).sum();
+            for operation in &propose.operations {
+                hasher.update(&operation[..operation.len().min(32)]);
+            }
+            (size + AROUND_ENTRIES > limit).then(|| PROPOSE | u64::from(hasher.finalize()))
+        }
+        _ => None,
     }
 }
 

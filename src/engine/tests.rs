@@ -3,6 +3,7 @@
 
 mod cluster;
 mod linear;
+mod paths;
 
 use serde_json::json;
 

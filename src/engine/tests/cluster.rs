@@ -37,6 +37,11 @@ pub(super) struct Cluster {
     /// When each request was made, and ended.
     times: BTreeMap<u64, (u64, u64)>,
     sent: Vec<String>,
+    /// How long a datagram travels without faults, and how much that varies.
+    pub(super) trip: u64,
+    pub(super) jitter: u64,
+    /// How many bytes left.
+    pub(super) bytes: u64,
 }
 
 impl Cluster {
@@ -66,6 +71,9 @@ impl Cluster {
             answers: BTreeMap::new(),
             times: BTreeMap::new(),
             sent: Vec::new(),
+            trip: TRIP,
+            jitter: 0,
+            bytes: 0,
         };
         for node in 0..size {
             let engine = cluster.engine(node);
@@ -244,6 +252,17 @@ impl Cluster {
         }
     }
 
+    /// What travels now is lost.
+    pub(super) fn lose_travelling(&mut self) {
+        self.travelling.clear();
+    }
+
+    /// The next thing happens.
+    pub(super) fn run_one(&mut self) {
+        let end = self.now.plus(SECOND);
+        self.step(end);
+    }
+
     /// Until nothing travels, right after a heartbeat.
     pub(super) fn run_to_quiet(&mut self) {
         let end = self.now.plus(SECOND);
@@ -286,6 +305,7 @@ impl Cluster {
         self.engines[node].flush(&mut output, self.now);
         for (to, bytes) in &output.datagrams {
             self.left += 1;
+            self.bytes += bytes.len() as u64;
             let to = self.addresses.iter().position(|address| address == to).expect("known");
             if !self.isolated.contains(&node) && !self.isolated.contains(&to) {
                 self.travel(to, bytes);
@@ -311,7 +331,8 @@ impl Cluster {
         let damaged = chance() && self.rng.between(0, 3) == 0;
         for _ in 0..copies {
             let late = if self.rng.between(0, 99) < percent { 20 * MILLISECOND } else { 0 };
-            let at = self.now.plus(TRIP + if late > 0 { self.rng.between(0, late) } else { 0 });
+            let vary = self.rng.between(0, self.jitter) + self.rng.between(0, late);
+            let at = self.now.plus(self.trip + vary);
             let mut bytes = bytes.to_vec();
             if damaged {
                 let place = self.rng.between(0, bytes.len() as u64 - 1) as usize;

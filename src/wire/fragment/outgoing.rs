@@ -35,6 +35,10 @@ const OVERTAKEN_BY: u64 = 3;
 const TIMEOUT_FIRST_US: u64 = 50_000;
 const TIMEOUT_LEAST_US: u64 = 10_000;
 const TIMEOUT_MOST_US: u64 = 200_000;
+/// An acknowledgement may be so much later than the last ones were.
+const ROOM_LEAST_US: u64 = 5_000;
+/// So long after a message has arrived nobody need send the same once more.
+const LATELY_US: u64 = 200_000;
 /// A part must have room for a fragment and for what stands before its bytes.
 const PART_LEAST_BYTES: usize = FRAGMENT_LEAST_BYTES + 64;
 
@@ -229,7 +233,10 @@ impl RoundTrip {
     /// as long.
     fn timeout_us(&self, tries: u32) -> u64 {
         let base_us = if self.measured {
-            (self.smoothed_us + 4 * self.variation_us).clamp(TIMEOUT_LEAST_US, TIMEOUT_MOST_US)
+            // A path without variation still varies: without room for that, each
+            // acknowledgement that is a little late would be taken for a loss.
+            let room_us = (4 * self.variation_us).max(self.smoothed_us / 4).max(ROOM_LEAST_US);
+            (self.smoothed_us + room_us).clamp(TIMEOUT_LEAST_US, TIMEOUT_MOST_US)
         } else {
             TIMEOUT_FIRST_US
         };
@@ -259,6 +266,8 @@ pub struct Outgoing {
     /// When anything last arrived that was not there before.
     progress_at: Time,
     given_up: u64,
+    /// The tags of the last messages that have arrived, and when.
+    arrived: VecDeque<(u64, Time)>,
     part: Vec<u8>,
 }
 
@@ -284,6 +293,7 @@ impl Outgoing {
             round_trip: RoundTrip::default(),
             progress_at: Time(0),
             given_up: 0,
+            arrived: VecDeque::new(),
             part: Vec::new(),
         }
     }
@@ -308,6 +318,12 @@ impl Outgoing {
         self.queue.iter().any(|letter| letter.tag == tag)
     }
 
+    /// Whether a message with this tag has arrived so lately that what it brings
+    /// about may still be on its way back.
+    pub fn has_arrived(&self, tag: u64, now: Time) -> bool {
+        self.arrived.iter().any(|(arrived, at)| *arrived == tag && now.since(*at) < LATELY_US)
+    }
+
     /// Whether there is nothing to send and nothing to wait for.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
@@ -324,6 +340,7 @@ impl Outgoing {
     /// that it was known in does not take a new message for one it has had.
     pub fn clear(&mut self) {
         self.queue.clear();
+        self.arrived.clear();
         self.queued_bytes = 0;
     }
 
@@ -381,6 +398,10 @@ impl Outgoing {
             self.progress_at = now;
         }
         if letter.prefix == letter.count {
+            if self.arrived.len() == QUEUE_LIMIT {
+                self.arrived.pop_front();
+            }
+            self.arrived.push_back((letter.tag, now));
             self.remove(place);
         }
         if let Some(newest) = arrived.iter().max_by_key(|sending| sending.order) {

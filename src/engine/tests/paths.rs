@@ -1,0 +1,135 @@
+//! Paths that are long, or lose the one datagram that matters: nothing stalls, no
+//! leader falls, and nothing is sent again that is on its way.
+
+use serde_json::json;
+
+use super::cluster::{Cluster, MILLISECOND, SECOND};
+use crate::request::Request;
+
+fn on_a_path_of(trip: u64) -> (Cluster, usize) {
+    let mut cluster = Cluster::new(3, true, 3);
+    cluster.trip = trip;
+    let leader = cluster.wait_for_leader();
+    let other = (leader + 1) % 3;
+    for node in [leader, other] {
+        cluster.request(node, json!("first"));
+    }
+    cluster.run_until(8 * SECOND, |cluster| cluster.open_requests() == 0);
+    cluster.run(SECOND);
+    (cluster, leader)
+}
+
+/// A read whose answer takes longer than the node is patient is served by the
+/// answer to its first asking.
+#[test]
+fn reads_are_served_on_paths_slower_than_patience() {
+    for trip in [10, 16, 35] {
+        let (mut cluster, leader) = on_a_path_of(trip * MILLISECOND);
+        for node in 0..3 {
+            let read = cluster.ask(node, Request::query(&()));
+            cluster.run_until(SECOND / 2, |cluster| cluster.is_answered(read));
+            assert!(cluster.answer(read).is_ok(), "trip of {trip} ms, node {node}");
+        }
+        assert!(cluster.core_mut(leader).leads());
+    }
+}
+
+/// Pitfall 49's other side: rounds of reads follow so fast that an answer comes
+/// when hundreds have begun; it still proves a majority.
+#[test]
+fn many_reads_depose_no_leader() {
+    for (trip, every) in [(20_000, 500), (2_000, 50), (500, 20)] {
+        let (mut cluster, leader) = on_a_path_of(trip);
+        let end = cluster.now().plus(SECOND / 2);
+        while cluster.now() < end {
+            cluster.ask(leader, Request::query(&()));
+            cluster.run(every);
+            assert!(cluster.core_mut(leader).leads(), "a read each {every} us, trip of {trip} us");
+        }
+        cluster.run_until(SECOND, |cluster| cluster.open_requests() == 0);
+    }
+}
+
+/// A new leader's first append is lost: what is asked next is the same, and not the
+/// whole log.
+#[test]
+fn a_lost_probe_does_not_send_the_whole_log() {
+    let mut cluster = Cluster::new(3, false, 5);
+    let old = cluster.wait_for_leader();
+    let value = |number: i32| json!({ "number": number, "padding": "x".repeat(100) });
+    for _ in 0..20 {
+        cluster.request_together(old, (0..500).map(value));
+        cluster.run(20 * MILLISECOND);
+    }
+    cluster.run_until(SECOND, |cluster| cluster.open_requests() == 0);
+    cluster.run(SECOND);
+    cluster.isolate_leader();
+    while (0..3).all(|node| node == old || !cluster.core_mut(node).leads()) {
+        cluster.run_one();
+    }
+    let before = cluster.bytes;
+    cluster.lose_travelling();
+    let new = cluster.wait_for_leader_other_than(old);
+    let write = cluster.request(new, json!("after"));
+    cluster.run_until(SECOND, |cluster| cluster.is_answered(write));
+    let sent = cluster.bytes - before;
+    assert!(sent < 100_000, "{sent} bytes for one commit behind a log of a megabyte");
+}
+
+/// On a path slower than the first patience the round trip is measured, and a burst
+/// goes over it once.
+#[test]
+fn a_burst_goes_once_over_a_slow_path() {
+    for trip in [5, 16, 20, 30] {
+        let (mut cluster, leader) = on_a_path_of(trip * MILLISECOND);
+        let before = cluster.bytes;
+        let value = |number: i32| json!({ "number": number, "padding": "x".repeat(1000) });
+        cluster.request_together(leader, (0..1000).map(value));
+        cluster.run_until(3 * SECOND, |cluster| cluster.open_requests() == 0);
+        cluster.run(SECOND / 2);
+        let sent = cluster.bytes - before;
+        assert!(sent < 2_700_000, "trip of {trip} ms: {sent} bytes for a megabyte to two");
+    }
+}
+
+/// A command of many datagrams from a follower, on a slow path: one copy travels,
+/// and the log holds few.
+#[test]
+fn a_long_command_is_not_sent_again_while_it_travels() {
+    for (size, jitter) in [(20_000, 0), (700_000, 0), (700_000, 3_000), (1_000_000, 200)] {
+        let (mut cluster, leader) = on_a_path_of(20 * MILLISECOND);
+        cluster.jitter = jitter;
+        let before = cluster.bytes;
+        let write = cluster.request((leader + 1) % 3, json!("x".repeat(size)));
+        cluster.run_until(5 * SECOND, |cluster| cluster.is_answered(write));
+        assert!(cluster.answer(write).is_ok(), "{size} bytes: {:?}", cluster.answer(write));
+        cluster.run(3 * SECOND);
+        let sent = cluster.bytes - before;
+        // Once to the leader, once to each follower, and what losses are taken for.
+        assert!(sent < 5 * size as u64 + 200_000, "{size} bytes, jitter {jitter}: {sent} sent");
+    }
+}
+
+/// The first command is lost, and more than a session remembers come behind it:
+/// all are committed once, and the log holds little more.
+#[test]
+fn a_lost_command_holds_up_no_more_than_the_window() {
+    let mut cluster = Cluster::new(3, false, 5);
+    let leader = cluster.wait_for_leader();
+    let other = (leader + 1) % 3;
+    cluster.request(other, json!("session"));
+    cluster.run_until(SECOND, |cluster| cluster.open_requests() == 0);
+    cluster.run_to_quiet();
+    cluster.request(other, json!("lost"));
+    cluster.lose_travelling();
+    let total = 140_000;
+    for wave in 0..14 {
+        cluster
+            .request_together(other, (0..total / 14).map(|number| json!(wave * 10_000 + number)));
+        cluster.run(2 * MILLISECOND);
+    }
+    cluster.run_until(3 * SECOND, |cluster| cluster.open_requests() == 0);
+    assert!((0..total as u64 + 2).all(|ticket| cluster.answer(ticket).is_ok()));
+    let last = cluster.core_mut(leader).log().last_index().0;
+    assert!(last < total as u64 + 1000, "{last} entries for {total} commands");
+}
