@@ -263,6 +263,8 @@ fn spawn(
             Some(_) => Role::Follower,
         };
         published.leader = None;
+        published.quorum_at = None;
+        published.members.iter_mut().for_each(|member| member.heard = Heard::Never);
         published.waiting_for.clear();
     }
     // A thread that cannot be spawned drops what it was to own, so it takes that

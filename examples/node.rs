@@ -1,0 +1,272 @@
+//! One node as a process, with a terminal for a client: `cargo run --example node -- cluster.json node0`.
+//!
+//! Each line that is typed is a request; what the cluster agrees on is printed as this node
+//! learns it. Start one such process for each node of the file, each in a terminal of its own.
+//! Ctrl-D stops the node in good order, Ctrl-C is its crash.
+//!
+//! ```text
+//!   standard input ──► lines ───┐
+//!                      events ──┼──► one loop ──► RaftNode ──► replies, printed as they come
+//!                      a clock ─┘
+//! ```
+
+use std::io::BufRead;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use std::{io, thread};
+
+use crossbeam_channel::{Receiver, bounded, never, select, tick};
+use kontiki::{Committed, Config, Error, Event, Member, Pending, RaftNode, Request, Role};
+use serde_json::Value;
+
+const USAGE: &str = "Usage: node CONFIG NAME    (such as: node cluster.json node0)";
+
+const HELP: &str = r#"Each line is a request:
+  {"val": 1}          commits this value; any JSON will do
+  :id ID JSON         commits a value once, however often it is asked under this id
+  :lookup ID          asks where the value with this id was committed
+  :read [JSON]        asks the cluster for the newest value
+  :check              shows what this node knows, without asking anybody
+  :help               shows this
+Ctrl-D answers what was asked and stops the node; Ctrl-C kills it, and what it held in memory is gone."#;
+
+/// With so many requests on their way reading pauses, for input that comes from a file.
+const OUTSTANDING: usize = 1000;
+
+fn main() -> ExitCode {
+    env_logger::init(); // RUST_LOG=info shows how the nodes come to agree
+    let (path, name) = match arguments() {
+        Ok(Some(arguments)) => arguments,
+        Ok(None) => {
+            println!("{USAGE}\n\n{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("node: {error}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    run(path, &name).unwrap_or_else(|error| {
+        eprintln!("node: {error}");
+        ExitCode::from(2)
+    })
+}
+
+/// The config's path and the node's name; `None` for `--help`.
+fn arguments() -> Result<Option<(PathBuf, String)>, lexopt::Error> {
+    use lexopt::prelude::*;
+    let mut parser = lexopt::Parser::from_env();
+    let (mut path, mut name) = (None, None);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(None),
+            Value(value) if path.is_none() => path = Some(value.into()),
+            Value(value) if name.is_none() => name = Some(value.string()?),
+            other => return Err(other.unexpected()),
+        }
+    }
+    let path = path.ok_or("the path of the cluster's file is missing")?;
+    Ok(Some((path, name.ok_or("the node's name is missing")?)))
+}
+
+fn run(path: PathBuf, name: &str) -> Result<ExitCode, Error> {
+    // This is called in a thread of the node's, for each entry in its order.
+    let config = Config::load(path)?.on_commit(|_, entry| match entry.id() {
+        Some(id) => println!("committed {}: {} (id {id})", entry.index, entry.json()),
+        None => println!("committed {}: {}", entry.index, entry.json()),
+    });
+    let events = config.events();
+    let node = RaftNode::new(&config, name)?;
+    node.start()?;
+    println!("{name} has started; type a JSON value to commit it, or :help");
+
+    let mut client = Client { node, asked: Vec::new(), waiting_for: Vec::new(), forgot: false };
+    let (mut lines, mut ended) = (lines(), false);
+    // No event tells of these; and at first a node waits for everybody, if only for a moment.
+    let look = tick(Duration::from_millis(500));
+    while !(ended && client.asked.is_empty()) {
+        let pause = never();
+        let ready = if client.asked.len() < OUTSTANDING { &lines } else { &pause };
+        select! {
+            recv(ready) -> line => match line {
+                Ok((number, line)) => client.take(number, &line),
+                Err(_) => (lines, ended) = (never(), true),
+            },
+            recv(events) -> event => event.iter().for_each(tell),
+            recv(look) -> _ => if client.look().role == Role::Stopped {
+                eprintln!("node: {name} has failed and takes no part any more");
+                return Ok(ExitCode::FAILURE);
+            },
+            default(Duration::from_millis(5)) => {}
+        }
+        client.asked.retain_mut(|asked| !asked.is_answered());
+    }
+    client.node.stop();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The lines of standard input with their numbers; a thread reads them, since reading blocks.
+fn lines() -> Receiver<(usize, Vec<u8>)> {
+    let (sender, lines) = bounded(1);
+    thread::spawn(move || {
+        let read = io::stdin().lock().split(b'\n').map_while(Result::ok);
+        (1..).zip(read).try_for_each(|line| sender.send(line))
+    });
+    lines
+}
+
+/// Says what happened at this node.
+fn tell(event: &Event) {
+    match event {
+        Event::Leader { node, term, leader: Some(leader), .. } if leader == node => {
+            println!("{node} leads in term {term}");
+        }
+        Event::Leader { node, term, leader: Some(leader), .. } => {
+            println!("{node} follows {leader} in term {term}");
+        }
+        Event::Leader { node, leader: None, .. } => println!("{node} knows no leader"),
+        Event::Missed { count, .. } => println!("({count} events were missed)"),
+        _ => {}
+    }
+}
+
+/// The node and what was asked of it.
+struct Client {
+    node: RaftNode,
+    asked: Vec<Asked>,
+    waiting_for: Vec<String>,
+    forgot: bool,
+}
+
+impl Client {
+    /// Does what a line says. A mistake in it is told, and nothing else happens.
+    fn take(&mut self, number: usize, line: &[u8]) {
+        let done = match str::from_utf8(line) {
+            Ok(line) => self.carry_out(line.trim()),
+            Err(error) => Err(format!("this is not UTF-8 text: {error}")),
+        };
+        if let Err(problem) = done {
+            eprintln!("line {number}: {problem}");
+        }
+    }
+
+    fn carry_out(&mut self, line: &str) -> Result<(), String> {
+        let (first, rest) = split_word(line);
+        match first {
+            "" => {}
+            ":help" => println!("{HELP}"),
+            ":check" => show(&self.node.check_committed_entry()),
+            ":read" if rest.is_empty() => self.ask(line, "read", Request::query(&Value::Null))?,
+            ":read" => self.ask(line, "read", Request::query(&parse(line, rest)?))?,
+            ":lookup" => self.ask(line, "found", Request::lookup(rest))?,
+            ":id" => {
+                let (id, json) = split_word(rest);
+                self.ask(line, "ok", Request::from(parse(line, json)?).id(id))?;
+            }
+            _ if first.starts_with(':') => {
+                return Err(format!("there is no {first}; :help shows what there is"));
+            }
+            _ => self.ask(line, "ok", Request::from(parse(line, line)?))?,
+        }
+        Ok(())
+    }
+
+    /// Sends a request on its way. The reply is printed when it comes.
+    fn ask(&mut self, line: &str, word: &'static str, request: Request) -> Result<(), String> {
+        let pending = self.node.client_request(request).map_err(|error| error.to_string())?;
+        self.asked.push(Asked { line: line.to_string(), word, pending });
+        Ok(())
+    }
+
+    /// Says whom the node waits for, and whether it lost its memory.
+    fn look(&mut self) -> Committed {
+        let known = self.node.check_committed_entry();
+        if known.waiting_for != self.waiting_for {
+            self.waiting_for.clone_from(&known.waiting_for);
+            if !known.waiting_for.is_empty() {
+                println!("{} is waiting for {}", known.node, known.waiting_for.join(", "));
+            }
+        }
+        // Its vote belongs to the memory that is gone; its name stands for both.
+        let was_voter = |member: &Member| member.voter && member.name == known.node;
+        let forgot = known.role == Role::Learner && known.members.iter().any(was_voter);
+        if forgot && !self.forgot {
+            let name = &known.node;
+            println!(
+                "{name} came back without its memory: it follows as a learner and does not vote"
+            );
+        }
+        self.forgot = forgot;
+        known
+    }
+}
+
+/// A request whose reply is not printed yet.
+struct Asked {
+    line: String,
+    /// What to call the reply.
+    word: &'static str,
+    pending: Pending,
+}
+
+impl Asked {
+    /// Prints the reply if it is there.
+    fn is_answered(&mut self) -> bool {
+        match self.pending.try_reply() {
+            Ok(None) => return false,
+            Ok(Some(reply)) if self.word == "read" => {
+                println!("read {} (term {}): {}", reply.index, reply.term, reply.value);
+            }
+            Ok(Some(reply)) => println!("{} {} (term {})", self.word, reply.index, reply.term),
+            Err(error) => eprintln!("{}: {error}", self.line),
+        }
+        true
+    }
+}
+
+fn split_word(line: &str) -> (&str, &str) {
+    let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    (word, rest.trim_start())
+}
+
+/// Parses JSON that is the end of a line, and says where in that line it goes wrong.
+fn parse(line: &str, json: &str) -> Result<Value, String> {
+    serde_json::from_str(json).map_err(|error| {
+        let column = line.len() - json.len() + error.column();
+        let text = error.to_string();
+        let what = text.split(" at line ").next().unwrap_or_default();
+        let hint = if what == "expected value" { "; text needs quotes" } else { "" };
+        format!("this is not JSON at column {column}: {what}{hint}")
+    })
+}
+
+/// What a node knows, for a person.
+fn show(known: &Committed) {
+    println!("{}: {} in term {}", known.node, known.role, known.term);
+    println!("  leader       {}", known.leader.as_deref().unwrap_or("none known"));
+    match &known.entry {
+        Some(entry) => {
+            println!("  newest entry {}: {} (term {})", entry.index, entry.json(), entry.term)
+        }
+        None => println!("  newest entry none yet"),
+    }
+    match known.quorum_ago {
+        Some(ago) => println!("  quorum       in touch {} ms ago", ago.as_millis()),
+        None => println!("  quorum       not in touch so far"),
+    }
+    for Member { name, address, voter, heard_ago, .. } in &known.members {
+        let role = if *voter { "voter" } else { "learner" };
+        let again = |other: &Member| !other.voter && other.name == *name;
+        let heard = match heard_ago {
+            _ if *voter && known.members.iter().any(again) => "lost with its memory".to_string(),
+            Some(Duration::ZERO) => "this node".to_string(),
+            Some(ago) => format!("heard {} ms ago", ago.as_millis()),
+            None => "not heard".to_string(),
+        };
+        println!("  member       {name} at {address}, {role}, {heard}");
+    }
+    if !known.waiting_for.is_empty() {
+        println!("  waiting for  {}", known.waiting_for.join(", "));
+    }
+}
