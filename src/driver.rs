@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Registry, Token};
 
+use crate::committed::Role;
 use crate::config::{Config, NodeSettings};
 use crate::core::lives::Neighbor;
 use crate::core::types::{Incarnation, Life, Run, Time};
@@ -125,7 +126,8 @@ impl NodeThread {
             Err(panic) => Some(format!("the node's thread panicked: {}", machine::said(&*panic))),
         };
         if let Some(reason) = failure {
-            log::error!(target: "kontiki", "{}: takes no part any more: {reason}", shared.name);
+            let place = narrate::place(&shared, Some(Role::Stopped));
+            log::error!(target: "kontiki", "{place} takes no part any more: {reason}");
             shared.fail(run, reason);
         }
         shared.stopped(run);
@@ -327,7 +329,7 @@ impl<'a> Running<'a> {
         for (to, datagram) in &self.output.datagrams {
             if let Err(lost) = udp::send(&self.socket, datagram, *to) {
                 self.lost += 1;
-                log::trace!("{}: a datagram to {to} was lost: {}", self.shared.name, lost.name());
+                self.narrator.lost(*to, lost);
             }
         }
         self.engine.recycle(&mut self.output.datagrams);
@@ -353,11 +355,7 @@ impl<'a> Running<'a> {
         let role = engine::public_role(core.role());
         let at = |time: Time| self.clock + Duration::from_micros(time.0);
         let mut published = self.shared.published.lock();
-        if published.entry.as_ref().map(|entry| entry.index)
-            != self.engine.newest().map(|entry| entry.index)
-        {
-            published.entry = self.engine.newest().cloned();
-        }
+        published.reach(self.engine.newest());
         published.quorum_at = core.quorum_at(now).filter(|at| at.0 > 0).map(at);
         let turned = turned || published.role != role || published.term != core.term().0;
         let due = self.published_at.is_none_or(|last| now.since(last) >= EVIDENCE_EVERY);
@@ -390,7 +388,7 @@ impl<'a> Running<'a> {
         };
         drop(self.socket);
         // As in a turn: who has a reply sees in `Committed` what it speaks of.
-        self.shared.published.lock().entry = self.engine.newest().cloned();
+        self.shared.published.lock().reach(self.engine.newest());
         let saved = self.engine.stop(&error, &mut self.output);
         let _guard = guard::enter();
         for (ticket, answer) in self.output.answers.drain(..) {

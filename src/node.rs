@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::core::Saved;
 use crate::core::types::Incarnation;
 use crate::driver::{self, Ended, NodeThread};
+use crate::engine::public_role;
 use crate::error::{Error, RequestError};
 use crate::guard;
 use crate::request::{HEADROOM, Kind, Pending, Request};
@@ -258,10 +259,9 @@ fn spawn(
     {
         let mut published = shared.published.lock();
         // What it comes back as; its thread says more as soon as it takes part.
-        published.role = match down.saved.hard.cluster {
-            None => Role::Fresh,
-            Some(_) => Role::Follower,
-        };
+        published.role = public_role(down.saved.role());
+        // A new life knows nothing; another run of the same goes on from here.
+        published.entry.take_if(|_| down.saved.hard.cluster.is_none());
         published.leader = None;
         published.quorum_at = None;
         published.members.iter_mut().for_each(|member| member.heard = Heard::Never);

@@ -133,6 +133,15 @@ pub(crate) enum Heard {
 }
 
 impl Published {
+    /// Shows this entry, if it is newer: what was shown is never taken back, also
+    /// while a node that was started again applies its log anew.
+    pub(crate) fn reach(&mut self, newest: Option<&Entry>) {
+        let shown = self.entry.as_ref().map(|entry| entry.index);
+        if newest.map(|entry| entry.index) > shown {
+            self.entry = newest.cloned();
+        }
+    }
+
     pub(crate) fn nothing() -> Published {
         Published {
             role: Role::Stopped,

@@ -304,12 +304,13 @@ impl Core {
     }
 
     /// Check-quorum (thesis §6.2): a leader that was not in touch with a majority
-    /// for the longest election timeout steps down.
+    /// for the longest election timeout steps down. It looks at each heartbeat, so it
+    /// must not wait for the next one to be late.
     pub(super) fn check_quorum(&mut self, now: Time) {
         let Role::Leader(leader) = &self.role else { return };
         let Some(members) = self.members() else { return };
         let silence = now.since(leader.quorum_at(members, self.me.incarnation, now));
-        if silence > self.setup.election_timeout.1 {
+        if silence + self.setup.heartbeat > self.setup.election_timeout.1 {
             self.become_follower(self.hard.term, None, now, "cannot reach a majority");
         }
     }

@@ -135,8 +135,7 @@ impl Core {
             return Err(Refused::NotForThisLife);
         }
         if self.log.is_empty() {
-            self.adopt(cluster);
-            self.begin_log(found.members);
+            self.adopt(cluster, Some(found.members));
             self.reset_election_timer(now);
         }
         Ok(())
@@ -151,16 +150,24 @@ impl Core {
             Some(own) if own == cluster => Ok(()),
             Some(_) => Err(Refused::ForeignCluster),
             None => {
-                self.adopt(cluster);
+                self.adopt(cluster, None);
                 Ok(())
             }
         }
     }
 
-    fn adopt(&mut self, cluster: ClusterId) {
-        if self.hard.cluster.is_none() {
+    /// This node belongs to a cluster from now on, and its log begins with the
+    /// record, if that is at hand.
+    fn adopt(&mut self, cluster: ClusterId, record: Option<Membership>) {
+        let news = self.hard.cluster.is_none();
+        if news {
             self.hard.cluster = Some(cluster);
             self.durability.hard_changed();
+        }
+        if let Some(record) = record {
+            self.begin_log(record);
+        }
+        if news {
             self.tell(Detail::Turns, || Note::Joined(cluster));
         }
     }
@@ -196,8 +203,7 @@ impl Core {
     fn found(&mut self, members: Vec<Member>, now: Time) {
         let cluster = ClusterId(self.rng.next_nonzero());
         self.tell(Detail::Turns, || Note::Founded(cluster));
-        self.adopt(cluster);
-        self.begin_log(Membership::new(cluster, members));
+        self.adopt(cluster, Some(Membership::new(cluster, members)));
         // Nobody leads and everybody knows it: no use in waiting.
         self.campaign(now);
     }

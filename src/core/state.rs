@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
+use super::effect::RoleName;
 use super::log::Log;
 use super::membership::Membership;
 use super::progress::Progress;
@@ -34,6 +35,17 @@ pub struct Saved {
 }
 
 impl Saved {
+    /// What the node is when it comes back, before it has heard anybody.
+    pub fn role(&self) -> RoleName {
+        let configurations = Configurations::of_log(&self.log);
+        let voter = |members: &Membership| members.is_voter(self.incarnation);
+        match (self.hard.cluster, configurations.current()) {
+            (None, _) => RoleName::Fresh,
+            (Some(_), Some(members)) if voter(members) => RoleName::Follower,
+            (Some(_), _) => RoleName::Learner,
+        }
+    }
+
     /// A log that holds nothing yet.
     pub fn empty(incarnation: Incarnation) -> Saved {
         Saved { incarnation, hard: Hard::default(), log: Log::new() }

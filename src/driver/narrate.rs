@@ -5,6 +5,7 @@
 //! `trace` each message.
 
 use std::io;
+use std::net::SocketAddr;
 
 use log::Level;
 
@@ -15,7 +16,7 @@ use crate::core::types::Time;
 use crate::engine::{self, Counts, Engine};
 use crate::event::Event;
 use crate::shared::{Shared, Ticket};
-use crate::wire::udp::Bound;
+use crate::wire::udp::{Bound, Lost};
 
 /// What was dropped is told this often at most, in microseconds.
 const COUNTS_EVERY: u64 = 10_000_000;
@@ -63,26 +64,34 @@ impl<'a> Narrator<'a> {
         let Bound { address, receive_buffer_bytes, send_buffer_bytes, .. } = bound;
         log::info!(
             target: "kontiki",
-            "{}: starts at {address}; the socket's buffers hold {receive_buffer_bytes} bytes in, \
+            "{} starts at {address}; the socket's buffers hold {receive_buffer_bytes} bytes in, \
              {send_buffer_bytes} out",
-            self.shared.name
+            place(self.shared, Some(Role::Stopped))
         );
     }
 
     pub(super) fn stopped(&self) {
-        log::info!(target: "kontiki", "{}: has stopped", self.shared.name);
+        log::info!(target: "kontiki", "{} has stopped", place(self.shared, Some(Role::Stopped)));
     }
 
     pub(super) fn failed(&self, reason: &str) {
-        log::error!(target: "kontiki", "{}: takes no part any more: {reason}", self.shared.name);
+        let place = place(self.shared, Some(Role::Stopped));
+        log::error!(target: "kontiki", "{place} takes no part any more: {reason}");
+    }
+
+    pub(super) fn lost(&self, to: SocketAddr, lost: Lost) {
+        if log::log_enabled!(target: "kontiki", Level::Trace) {
+            let place = place(self.shared, None);
+            log::trace!(target: "kontiki", "{place} a datagram to {to} was lost: {}", lost.name());
+        }
     }
 
     pub(super) fn receive_failed(&mut self, error: &io::Error) {
         if !std::mem::replace(&mut self.receive_failed, true) {
             log::warn!(
                 target: "kontiki",
-                "{}: receiving failed, and is tried again: {error}",
-                self.shared.name
+                "{} receiving failed, and is tried again: {error}",
+                place(self.shared, None)
             );
         }
     }
@@ -164,12 +173,19 @@ impl<'a> Narrator<'a> {
         if news && log::log_enabled!(target: "kontiki", Level::Debug) {
             log::debug!(
                 target: "kontiki",
-                "{}: of {} datagrams so far, dropped: {}; could not be sent: {lost}",
-                self.shared.name,
+                "{} of {} datagrams so far, dropped: {}; could not be sent: {lost}",
+                place(self.shared, None),
                 counts.received,
                 counts.describe()
             );
             self.counts_told = (counts.clone(), lost);
         }
     }
+}
+
+/// How a line begins that no step of the protocol tells: node, term and role, the
+/// published one if no other is given.
+pub(super) fn place(shared: &Shared, role: Option<Role>) -> String {
+    let published = shared.published.lock();
+    format!("{} term {} {}:", shared.name, published.term, role.unwrap_or(published.role))
 }
