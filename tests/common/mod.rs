@@ -1,0 +1,356 @@
+//! What the tests over real sockets share: addresses that nobody else has, waiting
+//! that says what it waits for, whole clusters, and a relay with bad weather.
+
+// Each test file uses its own part of this.
+#![allow(dead_code)]
+
+pub mod machine;
+pub mod relay;
+pub mod single;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use kontiki::{Committed, Config, Pending, RaftNode, Reply, Request, RequestError, Role};
+use serde_json::{Value, json};
+
+use self::relay::Relay;
+
+/// How long anything may take before a test gives up: far more than it needs,
+/// for machines that do much else.
+pub const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A loopback address that no other test has: processes differ in the address,
+/// tests of one process in the port, which lies below those that systems give
+/// out by themselves.
+pub fn address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let place = NEXT.fetch_add(1, Ordering::Relaxed);
+    let pid = std::process::id();
+    if cfg!(target_os = "linux") {
+        let [_, a, b, c] = pid.to_be_bytes();
+        let ip = Ipv4Addr::new(127, 64 | (a & 0x3f), b, c);
+        return SocketAddr::from((ip, 10_000 + place));
+    }
+    // Only 127.0.0.1 is there: each process has 200 of its ports.
+    let first = 10_000 + (pid % 100) as u16 * 200;
+    SocketAddr::from((Ipv4Addr::LOCALHOST, first + place))
+}
+
+/// An address of this machine that is no loopback address, if it has one: between
+/// such nodes datagrams are as short as a network wants them.
+pub fn outer_address() -> Option<SocketAddr> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let probe = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // Nothing is sent: the system only says by which address it would be.
+    probe.connect((Ipv4Addr::new(198, 51, 100, 1), 9)).ok()?;
+    let ip = probe.local_addr().ok()?.ip();
+    let first = 12_000 + (std::process::id() % 200) as u16 * 100;
+    let address = SocketAddr::new(ip, first + NEXT.fetch_add(1, Ordering::Relaxed));
+    (!ip.is_loopback() && !ip.is_unspecified()).then_some(address)
+}
+
+/// Polls until there is something, and says what was awaited if there never is.
+#[track_caller]
+pub fn until_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "no sign of {what} within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Polls until it is so.
+#[track_caller]
+pub fn until(what: &str, mut look: impl FnMut() -> bool) {
+    until_some(what, || look().then_some(()));
+}
+
+/// Waits for an answer, and says what was asked if it never comes.
+#[track_caller]
+pub fn answer(what: &str, pending: &mut Pending) -> Result<Reply, RequestError> {
+    match pending.wait_timeout(PATIENCE) {
+        Ok(Some(reply)) => Ok(reply),
+        Ok(None) => panic!("no answer to {what} within {PATIENCE:?}"),
+        Err(error) => Err(error),
+    }
+}
+
+/// Asks and waits for the reply.
+#[track_caller]
+pub fn ask(node: &RaftNode, request: impl Into<Request>) -> Reply {
+    let request = request.into();
+    let what = format!("{request:?}");
+    let mut pending = match node.client_request(request) {
+        Ok(pending) => pending,
+        Err(error) => panic!("{what} was not taken: {error}"),
+    };
+    match answer(&what, &mut pending) {
+        Ok(reply) => reply,
+        Err(error) => panic!("{what} was answered with: {error}"),
+    }
+}
+
+/// Asks and waits for the error, at once or later.
+#[track_caller]
+pub fn refusal(node: &RaftNode, request: impl Into<Request>) -> RequestError {
+    let request = request.into();
+    let what = format!("{request:?}");
+    match node.client_request(request) {
+        Err(error) => error,
+        Ok(mut pending) => match answer(&what, &mut pending) {
+            Err(error) => error,
+            Ok(reply) => panic!("{what} was answered with {reply:?}"),
+        },
+    }
+}
+
+/// What a cluster is made of.
+pub struct Plan {
+    prefix: String,
+    voters: usize,
+    learners: usize,
+    keys: Value,
+    weather: Option<u64>,
+    at: Option<Vec<SocketAddr>>,
+    dress: Box<dyn Fn(Config) -> Config>,
+}
+
+impl Plan {
+    /// So many voters and nothing else.
+    pub fn voters(voters: usize) -> Plan {
+        Plan {
+            prefix: "node".to_string(),
+            voters,
+            learners: 0,
+            keys: json!({}),
+            weather: None,
+            at: None,
+            dress: Box::new(|config| config),
+        }
+    }
+
+    /// And so many learners, whose names come after those of the voters.
+    pub fn learners(mut self, learners: usize) -> Plan {
+        self.learners = learners;
+        self
+    }
+
+    /// With names that begin so.
+    pub fn named(mut self, prefix: &str) -> Plan {
+        self.prefix = prefix.to_string();
+        self
+    }
+
+    /// With these keys of the file.
+    pub fn keys(mut self, keys: Value) -> Plan {
+        self.keys = keys;
+        self
+    }
+
+    /// With a relay between the nodes, whose chance comes of this seed.
+    pub fn relay(mut self, seed: u64) -> Plan {
+        self.weather = Some(seed);
+        self
+    }
+
+    /// At these addresses, not at some of loopback.
+    pub fn at(mut self, addresses: Vec<SocketAddr>) -> Plan {
+        self.at = Some(addresses);
+        self
+    }
+
+    /// With what only a program can give.
+    pub fn dress(mut self, dress: impl Fn(Config) -> Config + 'static) -> Plan {
+        self.dress = Box::new(dress);
+        self
+    }
+
+    /// The nodes, made and not started.
+    pub fn make(mut self) -> Cluster {
+        let count = self.voters + self.learners;
+        let names: Vec<String> = (0..count).map(|n| format!("{}{n}", self.prefix)).collect();
+        let anywhere = || (0..count).map(|_| address()).collect();
+        let addresses = self.at.take().unwrap_or_else(anywhere);
+        let relay = self.weather.map(|seed| Relay::new(addresses.clone(), seed));
+        // With a relay each node has a file of its own: its own address is real,
+        // those of the others are the relay's.
+        let config_of = |own: usize| {
+            let node = |other: usize| {
+                let address = match &relay {
+                    Some(relay) if other != own => relay.entrance(own, other),
+                    _ => addresses[other],
+                };
+                let role = if other < self.voters { "voter" } else { "learner" };
+                json!({"ip": address.ip().to_string(), "port": address.port(), "role": role})
+            };
+            let nodes: BTreeMap<&String, Value> =
+                (0..count).map(|other| (&names[other], node(other))).collect();
+            let config = Config::try_from(json!({ "nodes": nodes })).expect("the nodes are sound");
+            (self.dress)(config.with(self.keys.clone()).expect("the keys are sound"))
+        };
+        let configs: Vec<Config> = match relay {
+            Some(_) => (0..count).map(config_of).collect(),
+            None => vec![config_of(0); count],
+        };
+        let nodes = Vec::new();
+        let mut cluster = Cluster { relay, names, addresses, configs, nodes };
+        for place in 0..count {
+            let node = cluster.new_node(place);
+            cluster.nodes.push(Some(node));
+        }
+        cluster
+    }
+
+    /// The nodes, made and started.
+    pub fn start(self) -> Cluster {
+        let cluster = self.make();
+        for node in cluster.all() {
+            node.start().expect("the node starts");
+        }
+        cluster
+    }
+}
+
+/// Some nodes in this process.
+pub struct Cluster {
+    /// What stands between the nodes, if anything does.
+    pub relay: Option<Relay>,
+    /// In order.
+    pub names: Vec<String>,
+    /// Where the nodes really are.
+    pub addresses: Vec<SocketAddr>,
+    /// The config of each node.
+    pub configs: Vec<Config>,
+    nodes: Vec<Option<RaftNode>>,
+}
+
+impl Cluster {
+    fn new_node(&self, place: usize) -> RaftNode {
+        let made = RaftNode::new(&self.configs[place], &self.names[place]);
+        made.unwrap_or_else(|error| panic!("{} could not be made: {error}", self.names[place]))
+    }
+
+    /// How many nodes there are, dropped ones included.
+    pub fn count(&self) -> usize {
+        self.names.len()
+    }
+
+    /// One node, which was not dropped.
+    #[track_caller]
+    pub fn node(&self, place: usize) -> &RaftNode {
+        self.nodes[place].as_ref().expect("the node was not dropped")
+    }
+
+    /// All that were not dropped.
+    pub fn all(&self) -> impl Iterator<Item = &RaftNode> {
+        self.nodes.iter().flatten()
+    }
+
+    /// The relay.
+    #[track_caller]
+    pub fn relay(&self) -> &Relay {
+        self.relay.as_ref().expect("the cluster has a relay")
+    }
+
+    /// The node and its memory are gone.
+    pub fn lose(&mut self, place: usize) {
+        self.nodes[place] = None;
+    }
+
+    /// Another node under the name of one that is gone, started.
+    pub fn renew(&mut self, place: usize) {
+        let node = self.new_node(place);
+        node.start().expect("the node starts");
+        self.nodes[place] = Some(node);
+    }
+
+    /// What a node knows.
+    #[track_caller]
+    pub fn knows(&self, place: usize) -> Committed {
+        self.node(place).check_committed_entry()
+    }
+
+    /// Which of these nodes leads now, by its own word and in the newest term.
+    pub fn leader_among(&self, places: impl IntoIterator<Item = usize>) -> Option<usize> {
+        places
+            .into_iter()
+            .filter(|&place| self.nodes[place].is_some())
+            .map(|place| (place, self.knows(place)))
+            .filter(|(_, known)| known.role == Role::Leader)
+            .max_by_key(|(_, known)| known.term)
+            .map(|(place, _)| place)
+    }
+
+    /// Waits for one of these nodes to lead.
+    #[track_caller]
+    pub fn wait_leader_among(&self, places: impl IntoIterator<Item = usize> + Clone) -> usize {
+        until_some("a leader", || self.leader_among(places.clone()))
+    }
+
+    /// Waits for a leader.
+    #[track_caller]
+    pub fn wait_leader(&self) -> usize {
+        self.wait_leader_among(0..self.count())
+    }
+
+    /// Waits for these nodes to show an entry at this index, or behind it.
+    #[track_caller]
+    pub fn wait_entry(&self, places: impl IntoIterator<Item = usize>, index: u64) {
+        for place in places {
+            until(&format!("entry {index} on {}", self.names[place]), || {
+                self.knows(place).entry.is_some_and(|entry| entry.index >= index)
+            });
+        }
+    }
+
+    /// Commits one value through a node, and waits for all started nodes to have it.
+    #[track_caller]
+    pub fn commit_everywhere(&self, through: usize, value: Value) -> u64 {
+        let index = ask(self.node(through), value).index;
+        let started = |&place: &usize| {
+            self.nodes[place]
+                .as_ref()
+                .is_some_and(|node| node.check_committed_entry().role != Role::Stopped)
+        };
+        self.wait_entry((0..self.count()).filter(started), index);
+        index
+    }
+
+    /// How often the members that one node knows name another as a voter, and how
+    /// often as a learner.
+    pub fn standing(&self, at: usize, of: usize) -> (usize, usize) {
+        let members = self.knows(at).members;
+        let of = members.iter().filter(|member| member.name == self.names[of]);
+        let voters = of.clone().filter(|member| member.voter).count();
+        (voters, of.count() - voters)
+    }
+}
+
+/// Milliseconds, for short.
+pub fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// Threads of this process whose names begin so, with the processor time that
+/// each has used. The system cuts names to 15 bytes. None where the system does not
+/// tell.
+pub fn threads(prefix: &str) -> Vec<(String, Duration)> {
+    let mut found = Vec::new();
+    for task in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        // A thread may end while it is looked at.
+        let Ok(name) = std::fs::read_to_string(task.path().join("comm")) else { continue };
+        let Ok(stat) = std::fs::read_to_string(task.path().join("schedstat")) else { continue };
+        let name = name.trim_end_matches('\n');
+        let used = stat.split_whitespace().next().and_then(|used| used.parse().ok());
+        if name.starts_with(prefix) {
+            found.push((name.to_string(), Duration::from_nanos(used.unwrap_or(0))));
+        }
+    }
+    found
+}

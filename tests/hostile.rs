@@ -1,0 +1,679 @@
+//! Datagrams that no node should have sent: garbage, cut short, with bits flipped,
+//! too long, of another cluster, of strangers, of a former run or life, sent again.
+//! No panic, no answer, no change of state, no memory; the cluster goes on.
+//! And messages forged in a member's name, which a checksum cannot keep out: they
+//! may cost the cluster its leader, but no node its thread.
+
+mod common;
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use common::machine::Tally;
+use common::relay::Taped;
+use common::{Cluster, Plan, answer, ask, ms, until};
+use kontiki::{Request, RequestError, Role};
+use serde_json::json;
+
+// ---------------------------------------------------------------- frames by hand
+
+/// An incarnation and a run.
+type Life = [u64; 2];
+
+/// The head of a frame, as it is drawn in the library's `wire` module.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Head {
+    cluster: u64,
+    from: Life,
+    to: Life,
+}
+
+const CHECKSUM_AT: usize = 46;
+const HEAD: usize = 50;
+
+/// Puts the right checksum on a frame.
+fn seal(frame: &mut [u8]) {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&frame[..CHECKSUM_AT]);
+    hasher.update(&frame[HEAD..]);
+    let sum = hasher.finalize();
+    frame[CHECKSUM_AT..HEAD].copy_from_slice(&sum.to_le_bytes());
+}
+
+impl Head {
+    fn of(frame: &[u8]) -> Option<Head> {
+        let number = |at: usize| Some(u64::from_le_bytes(frame.get(at..at + 8)?.try_into().ok()?));
+        if frame.get(..6)? != b"KTKI\x01\x00" {
+            return None;
+        }
+        Some(Head {
+            cluster: number(6)?,
+            from: [number(14)?, number(22)?],
+            to: [number(30)?, number(38)?],
+        })
+    }
+
+    /// A frame with this body, parts or not.
+    fn frame(&self, body: &[u8]) -> Vec<u8> {
+        let mut frame = b"KTKI\x01\x00".to_vec();
+        let lives = self.from.into_iter().chain(self.to);
+        for number in [self.cluster].into_iter().chain(lives) {
+            frame.extend_from_slice(&number.to_le_bytes());
+        }
+        frame.extend_from_slice(&[0; 4]);
+        frame.extend_from_slice(body);
+        seal(&mut frame);
+        frame
+    }
+
+    /// A frame with one part.
+    fn message(&self, part: &[u8]) -> Vec<u8> {
+        let mut body = Vec::new();
+        put(&mut body, part.len() as u64);
+        body.extend_from_slice(part);
+        self.frame(&body)
+    }
+}
+
+/// Appends a varint.
+fn put(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn hello(name: &str, fresh: bool, ask: u64, echo: u64) -> Vec<u8> {
+    let mut part = vec![1, u8::from(fresh)];
+    part.extend_from_slice(&ask.to_le_bytes());
+    part.extend_from_slice(&echo.to_le_bytes());
+    part.push(name.len() as u8);
+    part.extend_from_slice(name.as_bytes());
+    part
+}
+
+fn first_fragment(id: u64, total: u64, bytes: &[u8]) -> Vec<u8> {
+    let mut part = vec![0x40];
+    for number in [id, total, bytes.len() as u64, 0] {
+        put(&mut part, number);
+    }
+    part.extend_from_slice(bytes);
+    part
+}
+
+/// SplitMix64.
+struct Chance {
+    state: u64,
+    /// Whether terms may be at the end of what there is. They end a node at once, and
+    /// hide what else may happen.
+    last_terms: bool,
+}
+
+impl Chance {
+    fn new(seed: u64) -> Chance {
+        Chance { state: seed, last_terms: true }
+    }
+
+    fn draw(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.draw() % limit as u64) as usize
+    }
+
+    fn bytes(&mut self, length: usize) -> Vec<u8> {
+        (0..length).map(|_| self.draw() as u8).collect()
+    }
+
+    /// Appends numbers at which something may turn over.
+    fn numbers(&mut self, part: &mut Vec<u8>, count: usize) {
+        for _ in 0..count {
+            let number = match self.below(8) {
+                0 => 0,
+                1 => u64::MAX,
+                2 => u64::MAX - self.draw() % 3,
+                3 => 1 << (self.draw() % 64),
+                4 => self.draw(),
+                _ => self.draw() % 40,
+            };
+            put(part, number);
+        }
+    }
+
+    fn term(&mut self, part: &mut Vec<u8>) {
+        if self.last_terms {
+            return self.numbers(part, 1);
+        }
+        let term = self.draw() % 8;
+        put(part, term);
+    }
+
+    fn byte_below(&mut self, part: &mut Vec<u8>, limit: usize) -> usize {
+        let byte = self.below(limit);
+        part.push(byte as u8);
+        byte
+    }
+
+    /// A message of any kind but a hello, as long as it should be, with fields of chance.
+    fn message(&mut self) -> Vec<u8> {
+        let kind = 2 + self.below(13) as u8;
+        let mut part = vec![kind];
+        match kind {
+            2 => {
+                part.extend_from_slice(&self.bytes(8));
+                put(&mut part, 0);
+            }
+            3 | 4 => {
+                self.numbers(&mut part, 1);
+                self.term(&mut part);
+                if kind == 3 {
+                    self.numbers(&mut part, 2);
+                } else {
+                    self.byte_below(&mut part, 2);
+                }
+            }
+            5 => {
+                self.term(&mut part);
+                self.numbers(&mut part, 2);
+            }
+            6 => {
+                self.term(&mut part);
+                self.byte_below(&mut part, 2);
+            }
+            7 => {
+                self.term(&mut part);
+                self.numbers(&mut part, 4);
+                for _ in 0..self.byte_below(&mut part, 4) {
+                    self.entry(&mut part);
+                }
+            }
+            8 => {
+                self.term(&mut part);
+                self.numbers(&mut part, 1);
+                let outcome = self.byte_below(&mut part, 3);
+                self.numbers(&mut part, [1, 3, 0][outcome]);
+            }
+            9 | 10 => {
+                self.term(&mut part);
+                self.numbers(&mut part, 3);
+            }
+            11 => {
+                self.term(&mut part);
+                self.numbers(&mut part, 1);
+            }
+            12 => self.numbers(&mut part, 1),
+            13 => self.numbers(&mut part, 2),
+            _ => {
+                self.byte_below(&mut part, 2);
+                put(&mut part, 1);
+                self.operation(&mut part);
+            }
+        }
+        part
+    }
+
+    fn entry(&mut self, part: &mut Vec<u8>) {
+        let has_term = self.below(2) as u8 * 0b100;
+        let is_client = self.below(2) as u8 * 2;
+        part.push(has_term | is_client);
+        if has_term != 0 {
+            self.term(part);
+        }
+        if is_client != 0 {
+            self.operation(part);
+        }
+    }
+
+    /// Any bytes, or the opening of a session.
+    fn operation(&mut self, part: &mut Vec<u8>) {
+        let length = 1 + self.below(24);
+        put(part, length as u64);
+        self.byte_below(part, 4);
+        part.extend_from_slice(&self.bytes(length - 1));
+    }
+}
+
+// ---------------------------------------------------------------- clusters under attack
+
+fn cluster(seed: u64) -> Cluster {
+    let keys = json!({"request_timeout_ms": 40_000});
+    let plan = Plan::voters(3).relay(seed).keys(keys);
+    plan.dress(|config| config.state_machine(|_| Tally::default())).make()
+}
+
+/// A cluster of three with the tape of its founding, its first election and some
+/// commits.
+fn taped(seed: u64) -> (Cluster, Vec<Taped>) {
+    let cluster = cluster(seed);
+    cluster.relay().start_tape();
+    cluster.all().for_each(|node| node.start().expect("it starts"));
+    for n in 0..9 {
+        ask(cluster.node(n % 3), json!({"n": format!("taped {n}")}));
+    }
+    ask(cluster.node(0), Request::query(&()));
+    cluster.commit_everywhere(1, json!({"n": "last taped"}));
+    let tape = cluster.relay().take_tape();
+    assert!(tape.len() > 20, "only {} datagrams on the tape", tape.len());
+    (cluster, tape)
+}
+
+/// The head of what the one would say to the other now.
+fn head_between(tape: &[Taped], from: usize, to: usize) -> Head {
+    let said_by = |place: usize| {
+        let frames = tape.iter().rev().filter(move |taped| taped.from == place);
+        frames.filter_map(|taped| Head::of(&taped.bytes)).find(|head| head.cluster != 0)
+    };
+    let (Some(from), Some(to)) = (said_by(from), said_by(to)) else {
+        panic!("one of the two said nothing");
+    };
+    Head { cluster: from.cluster, from: from.from, to: to.from }
+}
+
+/// Nobody's sockets, which listen for answers that must not come.
+struct Nobody(Vec<UdpSocket>);
+
+impl Nobody {
+    fn new(count: usize) -> Nobody {
+        let socket = |_| {
+            let socket = UdpSocket::bind(common::address()).expect("a socket");
+            socket.set_nonblocking(true).expect("a socket that does not block");
+            socket
+        };
+        Nobody((0..count).map(socket).collect())
+    }
+
+    fn send(&self, by: usize, datagram: &[u8], to: SocketAddr) {
+        // What the system will not send is not what is tried here.
+        let _ = self.0[by % self.0.len()].send_to(datagram, to);
+    }
+
+    #[track_caller]
+    fn was_not_answered(&self) {
+        for socket in &self.0 {
+            let got = socket.recv_from(&mut [0; 100]);
+            let silent = got.as_ref().is_err_and(|error| {
+                matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionRefused)
+            });
+            assert!(silent, "nobody was answered: {got:?}");
+        }
+    }
+}
+
+/// Commits through all nodes as long as the attack lasts, and at least so often;
+/// gives how often it was.
+fn commits_during(
+    cluster: &Cluster,
+    name: &str,
+    least: u64,
+    attack: impl FnOnce(&dyn Fn() -> u64) + Send,
+) -> u64 {
+    let over = AtomicBool::new(false);
+    let commits = AtomicU64::new(0);
+    let count = || commits.load(Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        let attacker = scope.spawn({
+            let over = &over;
+            let count = &count;
+            move || {
+                // Also if it panics.
+                struct End<'a>(&'a AtomicBool);
+                impl Drop for End<'_> {
+                    fn drop(&mut self) {
+                        self.0.store(true, Ordering::SeqCst);
+                    }
+                }
+                let _end = End(over);
+                attack(&count);
+            }
+        });
+        let mut n = 0;
+        while !over.load(Ordering::SeqCst) || count() < least {
+            let reply = ask(cluster.node(n % 3), json!({"n": format!("{name} {n}")}));
+            assert_eq!(reply.value, json!(1));
+            n += 1;
+            commits.fetch_add(1, Ordering::SeqCst);
+        }
+        attacker.join().expect("the attack did not fail");
+    });
+    count()
+}
+
+/// Each node holds so many values, none of them twice, and the three voters are the
+/// members that they were.
+#[track_caller]
+fn all_is_well(cluster: &Cluster, values: u64) {
+    for place in 0..3 {
+        let expected = json!({"values": values, "twice": [], "entries": values});
+        assert_eq!(ask(cluster.node(place), Request::query(&())).value, expected);
+        let members = cluster.knows(place).members;
+        assert_eq!(members.len(), 3, "{members:?}");
+        assert!(members.iter().all(|member| member.voter), "{members:?}");
+    }
+}
+
+/// The values that `taped` commits.
+const TAPED: u64 = 10;
+
+/// Garbage at a high rate, of every length, and what is nearly right: cut short,
+/// lengthened, with bits flipped, with another magic, version or seal, with parts
+/// that are none, with messages of unknown kinds. No answer, no panic, and the
+/// cluster goes on committing. Pitfalls 64, 66.
+#[test]
+fn garbage_is_dropped_in_silence() {
+    let (cluster, tape) = taped(31);
+    let nobody = Nobody::new(3);
+    let commits = commits_during(&cluster, "garbage", 30, |commits| {
+        let mut chance = Chance::new(31);
+        let mut sent = 0_u64;
+        while sent < 12_000 || (commits() < 30 && sent < 400_000) {
+            let mut bytes = match chance.below(3) {
+                0 => {
+                    let length = [0, 1, 49, 50, 51, 52, 1_400, 60_000, 65_507][chance.below(9)];
+                    let mut bytes = chance.bytes(length.min(3_000));
+                    bytes.resize(length, 0x55);
+                    bytes
+                }
+                _ => tape[chance.below(tape.len())].bytes.clone(),
+            };
+            match chance.below(6) {
+                0 => bytes.truncate(chance.below(bytes.len() + 1)),
+                1 => bytes.push(chance.draw() as u8),
+                2 if !bytes.is_empty() => {
+                    let bit = chance.below(bytes.len() * 8);
+                    bytes[bit / 8] ^= 1 << (bit % 8);
+                }
+                // With a checksum that is right all the same, and for nobody: another
+                // format, or a part that says nothing.
+                3 if bytes.len() > HEAD => {
+                    bytes[chance.below(6)] ^= 1 << chance.below(8);
+                    seal(&mut bytes);
+                }
+                4 if bytes.len() > HEAD => {
+                    bytes.truncate(HEAD);
+                    let rest = chance.below(80);
+                    bytes.extend(chance.bytes(rest));
+                    // From a life that nobody knows.
+                    bytes[14..22].copy_from_slice(&chance.draw().to_le_bytes());
+                    seal(&mut bytes);
+                }
+                _ => bytes = chance.bytes(60),
+            }
+            let to = cluster.addresses[chance.below(3)];
+            nobody.send(sent as usize, &bytes, to);
+            sent += 1;
+        }
+    });
+    all_is_well(&cluster, TAPED + commits);
+    nobody.was_not_answered();
+}
+
+/// Frames in which all is right but the cluster, the sender's life or the
+/// addressee's, with every kind of message in them: nothing comes of them.
+/// Pitfall 64.
+#[test]
+fn foreign_frames_change_nothing() {
+    let (cluster, tape) = taped(32);
+    let nobody = Nobody::new(3);
+    let commits = commits_during(&cluster, "foreign", 30, |commits| {
+        let mut chance = Chance::new(32);
+        let mut sent = 0_u64;
+        while sent < 12_000 || (commits() < 30 && sent < 400_000) {
+            let (from, to) = [(0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2)][chance.below(6)];
+            let mut head = head_between(&tape, from, to);
+            match chance.below(6) {
+                0 => head.cluster ^= 1 + chance.draw() % 1_000,
+                1 => head.cluster = 0,
+                2 => head.from[0] ^= 1 + chance.draw() % 1_000,
+                3 => head.from[1] ^= 1 + chance.draw() % 1_000,
+                4 => head.to[0] ^= 1 + chance.draw() % 1_000,
+                _ => head.to[1] ^= 1 + chance.draw() % 1_000,
+            }
+            let part = chance.message();
+            nobody.send(sent as usize, &head.message(&part), cluster.addresses[to]);
+            sent += 1;
+        }
+    });
+    all_is_well(&cluster, TAPED + commits);
+    nobody.was_not_answered();
+}
+
+/// A flood of hellos of lives that are nobody's, in the names of members and of
+/// none: they are answered to the configured address of the name or not at all,
+/// with no more bytes than came, and no life that exists is forgotten for them.
+/// Pitfall 66.
+#[test]
+fn hellos_of_nobody_are_not_answered_to_nobody() {
+    let (cluster, tape) = taped(33);
+    let nobody = Nobody::new(3);
+    let mut sent = 0_u64;
+    let before = cluster.relay().passed();
+    let begun = Instant::now();
+    let commits = commits_during(&cluster, "hello", 30, |commits| {
+        let mut chance = Chance::new(33);
+        while sent < 6_000 || (commits() < 30 && sent < 400_000) {
+            let place = chance.below(3);
+            let known = head_between(&tape, (place + 1) % 3, place);
+            let fresh = chance.below(2) == 0;
+            let head = Head {
+                cluster: if fresh { 0 } else { [known.cluster, chance.draw()][chance.below(2)] },
+                from: [chance.draw(), chance.draw()],
+                to: if chance.below(2) == 0 { [0, 0] } else { known.to },
+            };
+            let name = ["node0", "node1", "node2", "nobody"][chance.below(4)];
+            let (question, echo) =
+                (chance.draw() % 2 * chance.draw(), chance.draw() % 2 * chance.draw());
+            let datagram = head.message(&hello(name, fresh, question, echo));
+            nobody.send(sent as usize, &datagram, cluster.addresses[place]);
+            sent += 1;
+        }
+    });
+    let passed = cluster.relay().passed() - before;
+    // Beside the answers: heartbeats and what the commits need.
+    let own = begun.elapsed().as_secs() * 400 + 400 + commits * 40;
+    assert!(passed <= sent + own, "{passed} datagrams for {sent} hellos and {commits} commits");
+    all_is_well(&cluster, TAPED + commits);
+    nobody.was_not_answered();
+}
+
+/// A flood of first fragments of messages that are never completed, from lives
+/// that are nobody's: they take no memory. And of a member's own, forged: they
+/// take no more than a bound. Pitfall 65.
+#[test]
+fn floods_of_first_fragments_take_no_memory() {
+    let (cluster, tape) = taped(34);
+    let nobody = Nobody::new(3);
+    let memory = resident_mib();
+    let fragment = vec![0x5a; 50_000];
+    let commits = commits_during(&cluster, "fragment", 20, |commits| {
+        let mut chance = Chance::new(34);
+        let mut sent = 0_u64;
+        while sent < 6_000 || (commits() < 20 && sent < 100_000) {
+            let place = chance.below(3);
+            let mut head = head_between(&tape, (place + 1) % 3, place);
+            // Every third in a member's name, with numbers far above its own.
+            if !sent.is_multiple_of(3) {
+                head.from = [chance.draw(), chance.draw()];
+            }
+            let total = [60_000, 1 << 20, 30 << 20, 1 << 40, u64::MAX][chance.below(5)];
+            let part = first_fragment((1 << 40) + sent, total, &fragment);
+            nobody.send(sent as usize, &head.message(&part), cluster.addresses[place]);
+            sent += 1;
+        }
+    });
+    if let (Some(before), Some(after)) = (memory, resident_mib()) {
+        // 300 MB of fragments were sent; other tests of this process take some, too.
+        assert!(after < before + 150, "{before} MiB before, {after} MiB after");
+    }
+    all_is_well(&cluster, TAPED + commits);
+    nobody.was_not_answered();
+}
+
+/// How much memory this process holds, where the system says so.
+fn resident_mib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? / 1024)
+}
+
+/// All that was ever said is said again, in any order and many times: to the same
+/// runs, to later runs of all nodes, and while these start. Nothing comes twice, the
+/// members stay, and the cluster goes on. Pitfalls 52, 64.
+#[test]
+fn replays_change_nothing() {
+    let (cluster, tape) = taped(35);
+    let mut chance = Chance::new(35);
+    let mut replay = |cluster: &Cluster, count: usize| {
+        for _ in 0..count {
+            let Taped { from, to, bytes } = &tape[chance.below(tape.len())];
+            cluster.relay().inject(*from, *to, bytes);
+        }
+    };
+    let mut commits = commits_during(&cluster, "replay", 20, |_| replay(&cluster, 5_000));
+    for round in 0..3 {
+        cluster.all().for_each(kontiki::RaftNode::stop);
+        for place in 0..3 {
+            replay(&cluster, 200);
+            cluster.node(place).start().expect("it starts again");
+            replay(&cluster, 200);
+        }
+        let name = format!("replay {round}");
+        commits += commits_during(&cluster, &name, 20, |_| replay(&cluster, 3_000));
+    }
+    all_is_well(&cluster, TAPED + commits);
+}
+
+/// What a node sent in a former life, and what was sent to it, comes late and
+/// again, after another node took its place: the old life is not believed any
+/// more, the new one stays what it is, and neither votes. Pitfalls 45, 52, 64.
+#[test]
+fn a_former_life_stays_gone() {
+    let (mut cluster, mut tape) = taped(36);
+    let mut chance = Chance::new(36);
+    let leader = cluster.wait_leader();
+    let lost = (leader + 1) % 3;
+    cluster.relay().start_tape();
+    cluster.lose(lost);
+    cluster.renew(lost);
+    until("the new life to be admitted", || {
+        (0..3).all(|place| cluster.standing(place, lost) == (1, 1))
+    });
+    // Also what was said while it was admitted.
+    tape.extend(cluster.relay().take_tape());
+    let commits = commits_during(&cluster, "former life", 40, |commits| {
+        let mut sent = 0;
+        while sent < 10_000 || (commits() < 40 && sent < 400_000) {
+            let Taped { from, to, bytes } = &tape[chance.below(tape.len())];
+            cluster.relay().inject(*from, *to, bytes);
+            sent += 1;
+        }
+    });
+    for place in 0..3 {
+        let values = TAPED + commits;
+        let expected = json!({"values": values, "twice": [], "entries": values});
+        assert_eq!(ask(cluster.node(place), Request::query(&())).value, expected);
+        assert_eq!(cluster.standing(place, lost), (1, 1));
+    }
+    assert_eq!(cluster.knows(lost).role, Role::Learner);
+}
+
+/// All that an earlier cluster said is said again to a later one at the same
+/// addresses, from its first moment on: it is founded all the same, as a cluster of
+/// its own. Pitfalls 47, 64.
+#[test]
+fn an_earlier_cluster_does_not_come_back() {
+    let (mut cluster, tape) = taped(37);
+    for place in 0..3 {
+        cluster.lose(place);
+    }
+    let over = AtomicBool::new(false);
+    for place in 0..3 {
+        cluster.renew(place);
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut chance = Chance::new(37);
+            while !over.load(Ordering::SeqCst) {
+                for _ in 0..20 {
+                    let Taped { from, to, bytes } = &tape[chance.below(tape.len())];
+                    cluster.relay().inject(*from, *to, bytes);
+                }
+                std::thread::sleep(ms(1));
+            }
+        });
+        // A panic here must end the other thread, too.
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for n in 0..30 {
+                ask(cluster.node(n % 3), json!({"n": format!("later {n}")}));
+            }
+            all_is_well(&cluster, 30);
+        }));
+        over.store(true, Ordering::SeqCst);
+        if let Err(panic) = outcome {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+/// Messages of every kind, forged in a member's name, with numbers at which
+/// something may turn over: a checksum cannot keep them out, and they may cost the
+/// cluster its leader or its progress, or stop a node with a reason; but no node
+/// panics. Pitfall 64.
+#[test]
+fn forged_messages_make_no_node_panic() {
+    for seed in 0..8 {
+        let keys = json!({"request_timeout_ms": 300});
+        let cluster = Plan::voters(3).relay(38 + seed).keys(keys).make();
+        cluster.relay().start_tape();
+        cluster.all().for_each(|node| node.start().expect("it starts"));
+        for place in 0..3 {
+            cluster.commit_everywhere(place, json!(place));
+        }
+        let leader = cluster.wait_leader();
+        let tape = cluster.relay().take_tape();
+        let nobody = Nobody::new(1);
+        let mut chance = Chance::new(38 + seed);
+        chance.last_terms = seed % 4 == 0;
+        for round in 0..100 {
+            for _ in 0..20 {
+                // In the names of all, of the leader, or of a follower.
+                let from = match seed % 4 {
+                    0 | 1 => chance.below(3),
+                    2 => leader,
+                    _ => (leader + 1) % 3,
+                };
+                let to = (from + 1 + chance.below(2)) % 3;
+                let head = head_between(&tape, from, to);
+                let part = chance.message();
+                nobody.send(0, &head.message(&part), cluster.addresses[to]);
+            }
+            if round % 50 != 0 {
+                std::thread::sleep(ms(1));
+                continue;
+            }
+            // Each node has taken what was sent to it once it answers.
+            for place in 0..3 {
+                if let Ok(mut pending) = cluster.node(place).client_request(json!(round)) {
+                    let _ = answer("a request amid forgeries", &mut pending);
+                }
+            }
+        }
+        for place in 0..3 {
+            let ended = match cluster.node(place).client_request(json!(1)) {
+                Ok(mut pending) => answer("a request after forgeries", &mut pending),
+                Err(error) => Err(error),
+            };
+            if let Err(RequestError::Failed { reason }) = ended {
+                assert!(!reason.contains("panicked"), "seed {seed}, node {place}: {reason}");
+            }
+        }
+        nobody.was_not_answered();
+    }
+}
