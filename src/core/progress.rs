@@ -367,6 +367,68 @@ mod tests {
         }
     }
 
+    /// Whatever is sent, answered, refused, lost and given up, in any order: what is
+    /// under way is what a naive list says, and it stays within the window.
+    #[test]
+    fn what_is_under_way_is_what_a_naive_list_says() {
+        for seed in 0..500 {
+            let mut rng = crate::core::rng::Rng::new(seed);
+            let mut progress = Progress::new(Index(0), Time(0));
+            let (mut seq, mut end, mut now) = (0, 0, 0);
+            // All that ever left, and what of it nobody has answered or given up.
+            let mut left: Vec<Sent> = Vec::new();
+            let mut list: Vec<Sent> = Vec::new();
+            for _ in 0..200 {
+                now += rng.between(0, 40_000);
+                let probing = matches!(progress.state, State::Probe { .. });
+                match rng.between(0, 5) {
+                    0 | 1 => {
+                        end += rng.between(0, 3);
+                        if progress.may_send(progress.next_index() <= Index(end)) {
+                            seq += 1;
+                            let bytes = rng.between(1, 60_000) as usize;
+                            let last = Index(end.max(progress.next_index().previous().0));
+                            let sent = Sent { seq, last, bytes, at: Time(now) };
+                            progress.on_sent(seq, last, bytes, Time(now));
+                            left.push(sent);
+                            list.push(sent);
+                        }
+                    }
+                    2 | 3 if !left.is_empty() => {
+                        let sent = left[rng.between(0, left.len() as u64 - 1) as usize];
+                        let before = progress.match_index();
+                        progress.on_matched(sent.seq, sent.last, Time(now));
+                        assert_eq!(progress.match_index(), before.max(sent.last));
+                        let replicates = matches!(progress.state, State::Replicate { .. });
+                        list.retain(|other| other.last > progress.match_index());
+                        if probing && replicates {
+                            list.clear();
+                        }
+                    }
+                    4 if !left.is_empty() => {
+                        let sent = left[rng.between(0, left.len() as u64 - 1) as usize];
+                        let agree = progress.match_index();
+                        if progress.on_mismatch(sent.seq, sent.last, agree, Time(now)) {
+                            list.clear();
+                        }
+                    }
+                    _ if progress.on_tick(Time(now)) => list.clear(),
+                    _ => {}
+                }
+                if let State::Replicate { under_way, bytes } = &progress.state {
+                    assert_eq!(under_way.iter().copied().collect::<Vec<_>>(), list, "seed {seed}");
+                    assert_eq!(
+                        *bytes,
+                        list.iter().map(|sent| sent.bytes).sum::<usize>(),
+                        "seed {seed}"
+                    );
+                    assert!(*bytes < WINDOW_MOST + 60_000, "seed {seed}: {bytes} under way");
+                }
+                progress.check();
+            }
+        }
+    }
+
     /// Pitfall 22: a stale rejection winds progress back after a later success.
     #[test]
     fn a_rejection_of_what_is_no_longer_under_way_changes_nothing() {
