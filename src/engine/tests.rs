@@ -117,6 +117,26 @@ fn every_request_ends_and_none_is_committed_twice_under_faults() {
     }
 }
 
+/// What clients saw: tickets of commands with the number that they wrote, and of
+/// queries. What ended as unknown has no end; what was refused did not happen.
+fn history(cluster: &Cluster, calls: &[(u64, Option<u64>)]) -> Vec<Call> {
+    let call = |&(ticket, written): &(u64, Option<u64>)| {
+        let answer = cluster.answer(ticket);
+        let (called, at) = cluster.times(ticket);
+        let operation = match (written, &answer) {
+            (Some(value), _) => Operation::Write(value),
+            (None, Ok(reply)) => Operation::Read(reply.value.as_u64().unwrap_or(0)),
+            (None, Err(_)) => return None,
+        };
+        match answer {
+            Ok(_) => Some(Call { operation, called, answered: Some(at) }),
+            Err(RequestError::Unknown) => Some(Call { operation, called, answered: None }),
+            Err(_) => None,
+        }
+    };
+    calls.iter().filter_map(call).collect()
+}
+
 /// Commands and queries of programs at all nodes, while datagrams are lost and
 /// leaders cut off, have one order that explains what everybody saw. What ended as
 /// unknown may have happened at any time, or never.
@@ -147,25 +167,8 @@ fn what_clients_saw_is_linearizable_under_faults() {
         }
         cluster.heal();
         cluster.run_until(15 * SECOND, |cluster| cluster.open_requests() == 0);
-        let mut answered = 0;
-        let history: Vec<Call> = calls
-            .iter()
-            .filter_map(|(ticket, written)| {
-                let answer = cluster.answer(*ticket);
-                let (called, at) = cluster.times(*ticket);
-                answered += u32::from(answer.is_ok());
-                let operation = match (written, &answer) {
-                    (Some(value), _) => Operation::Write(*value),
-                    (None, Ok(reply)) => Operation::Read(reply.value.as_u64().unwrap_or(0)),
-                    (None, Err(_)) => return None,
-                };
-                match answer {
-                    Ok(_) => Some(Call { operation, called, answered: Some(at) }),
-                    Err(RequestError::Unknown) => Some(Call { operation, called, answered: None }),
-                    Err(_) => None,
-                }
-            })
-            .collect();
+        let history = history(&cluster, &calls);
+        let answered = history.iter().filter(|call| call.answered.is_some()).count();
         assert!(answered > 120, "seed {seed}: only {answered} of {} were answered", calls.len());
         assert!(linear::is_linearizable(&history), "seed {seed}");
         let mut broken = history;
@@ -176,6 +179,52 @@ fn what_clients_saw_is_linearizable_under_faults() {
             read.operation = Operation::Read(0);
             assert!(!linear::is_linearizable(&broken), "seed {seed}");
         }
+    }
+}
+
+/// Pitfall 52: a session or sequence number used again after a restart. Nodes stop
+/// and start while datagrams are lost and leaders cut off: what clients saw is still
+/// linearizable, nothing is committed twice, and all ends soon after the faults do.
+#[test]
+fn runs_come_and_go_and_what_clients_saw_stays_linearizable() {
+    for seed in 0..40 {
+        let mut rng = core::rng::Rng::new(seed + 1000);
+        let size = 3 + 2 * (seed % 2) as usize;
+        let mut cluster = Cluster::new(size, seed % 3 == 0, seed);
+        cluster.wait_for_leader();
+        cluster.faults([0, 5, 20][(seed % 3) as usize]);
+        let mut calls = Vec::new();
+        for _ in 0..60 {
+            for node in 0..size {
+                let value = calls.len() as u64 + 1;
+                calls.push(match rng.between(0, 2) {
+                    0 => (cluster.ask(node, Request::query(&())), None),
+                    _ => (cluster.request(node, json!(value)), Some(value)),
+                });
+            }
+            cluster.run(rng.between(1, 60) * MILLISECOND);
+            match rng.between(0, 14) {
+                0 => cluster.isolate_leader(),
+                1 | 2 => cluster.restart(rng.between(0, size as u64 - 1) as usize),
+                3..=5 => cluster.heal(),
+                _ => {}
+            }
+        }
+        cluster.heal();
+        cluster.faults(0);
+        for node in 0..size {
+            let value = calls.len() as u64 + 1;
+            calls.push((cluster.request(node, json!(value)), Some(value)));
+        }
+        cluster.run_until(2 * SECOND, |cluster| cluster.open_requests() == 0);
+        cluster.run(SECOND);
+        let committed = values(&cluster, 0);
+        let once: std::collections::BTreeSet<&String> = committed.iter().collect();
+        assert_eq!(once.len(), committed.len(), "seed {seed}: something was committed twice");
+        for node in 1..size {
+            assert_eq!(values(&cluster, node), committed, "seed {seed}: node {node}");
+        }
+        assert!(linear::is_linearizable(&history(&cluster, &calls)), "seed {seed}");
     }
 }
 

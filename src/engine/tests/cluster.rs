@@ -9,6 +9,7 @@ use crate::core::rng::Rng;
 use crate::core::types::{Incarnation, Index, Life, Payload, Run, Time};
 use crate::core::{self, Core, Saved};
 use crate::engine::{Engine, Host, Output, Setup};
+use crate::error::RequestError;
 use crate::operation::Operation;
 use crate::replica::Replica;
 use crate::request::{Answer, Request};
@@ -83,9 +84,14 @@ impl Cluster {
     }
 
     fn engine(&mut self, node: usize) -> Engine<u64> {
+        let incarnation = Incarnation(self.rng.next_nonzero());
+        self.engine_of(node, Saved::empty(incarnation))
+    }
+
+    fn engine_of(&mut self, node: usize, saved: Saved) -> Engine<u64> {
         let mut others = self.neighbors.clone();
         let own = others.remove(node);
-        let incarnation = Incarnation(self.rng.next_nonzero());
+        let incarnation = saved.incarnation;
         let run = Run(self.rng.next_nonzero());
         let setup = Setup {
             core: core::Setup {
@@ -101,7 +107,17 @@ impl Cluster {
         let name = format!("node{node}");
         let replica = Replica::new(&name, Life { incarnation, run }, None, Vec::new());
         let seed = self.rng.next();
-        Engine::new(setup, Saved::empty(incarnation), run, seed, Host::here(replica), self.now)
+        Engine::new(setup, saved, run, seed, Host::here(replica), self.now)
+    }
+
+    /// The node is stopped and started: another run of the same log.
+    pub(super) fn restart(&mut self, node: usize) {
+        let gone = self.engine(node);
+        let engine = std::mem::replace(&mut self.engines[node], gone);
+        let mut output = Output::default();
+        let saved = engine.stop(&RequestError::Stopped, &mut output);
+        self.take_answers(&mut output);
+        self.engines[node] = self.engine_of(node, saved);
     }
 
     /// The node is gone, and another life takes its name.
@@ -313,12 +329,16 @@ impl Cluster {
         }
         self.engines[node].recycle(&mut output.datagrams);
         output.notes.clear();
+        self.take_answers(&mut output);
+        self.outputs = output;
+    }
+
+    fn take_answers(&mut self, output: &mut Output<u64>) {
         for (ticket, answer) in output.answers.drain(..) {
             self.times.entry(ticket).and_modify(|times| times.1 = self.now.0);
             let before = self.answers.insert(ticket, answer);
             assert!(before.is_none(), "request {ticket} was answered twice");
         }
-        self.outputs = output;
     }
 
     fn travel(&mut self, to: usize, bytes: &[u8]) {
