@@ -204,7 +204,10 @@ fn runs_come_and_go_and_what_clients_saw_stays_linearizable() {
             }
             cluster.run(rng.between(1, 60) * MILLISECOND);
             match rng.between(0, 14) {
-                0 => cluster.isolate_leader(),
+                0 => {
+                    cluster.heal();
+                    cluster.isolate_leader();
+                }
                 1 | 2 => cluster.restart(rng.between(0, size as u64 - 1) as usize),
                 3..=5 => cluster.heal(),
                 _ => {}
