@@ -11,6 +11,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use common::chance::Chance;
 use common::machine::Tally;
 use common::relay::Taped;
 use common::{Cluster, Plan, answer, ask, ms, until};
@@ -104,45 +105,29 @@ fn first_fragment(id: u64, total: u64, bytes: &[u8]) -> Vec<u8> {
     part
 }
 
-/// SplitMix64.
-struct Chance {
-    state: u64,
+/// Messages of chance.
+struct Liar {
+    chance: Chance,
     /// Whether terms may be at the end of what there is. They end a node at once, and
     /// hide what else may happen.
     last_terms: bool,
 }
 
-impl Chance {
-    fn new(seed: u64) -> Chance {
-        Chance { state: seed, last_terms: true }
-    }
-
-    fn draw(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.draw() % limit as u64) as usize
-    }
-
-    fn bytes(&mut self, length: usize) -> Vec<u8> {
-        (0..length).map(|_| self.draw() as u8).collect()
+impl Liar {
+    fn new(seed: u64) -> Liar {
+        Liar { chance: Chance::new(seed), last_terms: true }
     }
 
     /// Appends numbers at which something may turn over.
     fn numbers(&mut self, part: &mut Vec<u8>, count: usize) {
         for _ in 0..count {
-            let number = match self.below(8) {
+            let number = match self.chance.below(8) {
                 0 => 0,
                 1 => u64::MAX,
-                2 => u64::MAX - self.draw() % 3,
-                3 => 1 << (self.draw() % 64),
-                4 => self.draw(),
-                _ => self.draw() % 40,
+                2 => u64::MAX - self.chance.draw() % 3,
+                3 => 1 << (self.chance.draw() % 64),
+                4 => self.chance.draw(),
+                _ => self.chance.draw() % 40,
             };
             put(part, number);
         }
@@ -152,23 +137,23 @@ impl Chance {
         if self.last_terms {
             return self.numbers(part, 1);
         }
-        let term = self.draw() % 8;
+        let term = self.chance.draw() % 8;
         put(part, term);
     }
 
     fn byte_below(&mut self, part: &mut Vec<u8>, limit: usize) -> usize {
-        let byte = self.below(limit);
+        let byte = self.chance.below(limit);
         part.push(byte as u8);
         byte
     }
 
     /// A message of any kind but a hello, as long as it should be, with fields of chance.
     fn message(&mut self) -> Vec<u8> {
-        let kind = 2 + self.below(13) as u8;
+        let kind = 2 + self.chance.below(13) as u8;
         let mut part = vec![kind];
         match kind {
             2 => {
-                part.extend_from_slice(&self.bytes(8));
+                part.extend_from_slice(&self.chance.bytes(8));
                 put(&mut part, 0);
             }
             3 | 4 => {
@@ -221,8 +206,8 @@ impl Chance {
     }
 
     fn entry(&mut self, part: &mut Vec<u8>) {
-        let has_term = self.below(2) as u8 * 0b100;
-        let is_client = self.below(2) as u8 * 2;
+        let has_term = self.chance.below(2) as u8 * 0b100;
+        let is_client = self.chance.below(2) as u8 * 2;
         part.push(has_term | is_client);
         if has_term != 0 {
             self.term(part);
@@ -234,10 +219,10 @@ impl Chance {
 
     /// Any bytes, or the opening of a session.
     fn operation(&mut self, part: &mut Vec<u8>) {
-        let length = 1 + self.below(24);
+        let length = 1 + self.chance.below(24);
         put(part, length as u64);
         self.byte_below(part, 4);
-        part.extend_from_slice(&self.bytes(length - 1));
+        part.extend_from_slice(&self.chance.bytes(length - 1));
     }
 }
 
@@ -423,20 +408,20 @@ fn foreign_frames_change_nothing() {
     let (cluster, tape) = taped(32);
     let nobody = Nobody::new(3);
     let commits = commits_during(&cluster, "foreign", 30, |commits| {
-        let mut chance = Chance::new(32);
+        let mut liar = Liar::new(32);
         let mut sent = 0_u64;
         while sent < 12_000 || (commits() < 30 && sent < 400_000) {
-            let (from, to) = [(0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2)][chance.below(6)];
+            let (from, to) = [(0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2)][liar.chance.below(6)];
             let mut head = head_between(&tape, from, to);
-            match chance.below(6) {
-                0 => head.cluster ^= 1 + chance.draw() % 1_000,
+            match liar.chance.below(6) {
+                0 => head.cluster ^= 1 + liar.chance.draw() % 1_000,
                 1 => head.cluster = 0,
-                2 => head.from[0] ^= 1 + chance.draw() % 1_000,
-                3 => head.from[1] ^= 1 + chance.draw() % 1_000,
-                4 => head.to[0] ^= 1 + chance.draw() % 1_000,
-                _ => head.to[1] ^= 1 + chance.draw() % 1_000,
+                2 => head.from[0] ^= 1 + liar.chance.draw() % 1_000,
+                3 => head.from[1] ^= 1 + liar.chance.draw() % 1_000,
+                4 => head.to[0] ^= 1 + liar.chance.draw() % 1_000,
+                _ => head.to[1] ^= 1 + liar.chance.draw() % 1_000,
             }
-            let part = chance.message();
+            let part = liar.message();
             nobody.send(sent as usize, &head.message(&part), cluster.addresses[to]);
             sent += 1;
         }
@@ -639,19 +624,19 @@ fn forged_messages_make_no_node_panic() {
         let leader = cluster.wait_leader();
         let tape = cluster.relay().take_tape();
         let nobody = Nobody::new(1);
-        let mut chance = Chance::new(38 + seed);
-        chance.last_terms = seed % 4 == 0;
+        let mut liar = Liar::new(38 + seed);
+        liar.last_terms = seed % 4 == 0;
         for round in 0..100 {
             for _ in 0..20 {
                 // In the names of all, of the leader, or of a follower.
                 let from = match seed % 4 {
-                    0 | 1 => chance.below(3),
+                    0 | 1 => liar.chance.below(3),
                     2 => leader,
                     _ => (leader + 1) % 3,
                 };
-                let to = (from + 1 + chance.below(2)) % 3;
+                let to = (from + 1 + liar.chance.below(2)) % 3;
                 let head = head_between(&tape, from, to);
-                let part = chance.message();
+                let part = liar.message();
                 nobody.send(0, &head.message(&part), cluster.addresses[to]);
             }
             if round % 50 != 0 {

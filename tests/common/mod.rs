@@ -4,6 +4,7 @@
 // Each test file uses its own part of this.
 #![allow(dead_code)]
 
+pub mod chance;
 pub mod machine;
 pub mod relay;
 pub mod single;

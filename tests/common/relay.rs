@@ -20,6 +20,8 @@ use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::chance::Chance;
+
 /// How many of a hundred datagrams meet what.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Weather {
@@ -101,8 +103,9 @@ impl Relay {
             over: AtomicBool::new(false),
         });
         let theirs = Arc::clone(&shared);
-        let run =
-            move || Runner { shared: theirs, chance: seed, late: BinaryHeap::new() }.run(poll);
+        let run = move || {
+            Runner { shared: theirs, chance: Chance::new(seed), late: BinaryHeap::new() }.run(poll)
+        };
         let thread = std::thread::Builder::new().name("relay".into()).spawn(run);
         Relay { shared, seed, waker, thread: Some(thread.expect("a thread")) }
     }
@@ -193,7 +196,7 @@ fn socket(address: SocketAddr) -> UdpSocket {
 /// The relay's thread.
 struct Runner {
     shared: Arc<Shared>,
-    chance: u64,
+    chance: Chance,
     late: BinaryHeap<Late>,
 }
 
@@ -243,15 +246,15 @@ impl Runner {
                 let (from, to) = (place / shared.nodes, place % shared.nodes);
                 tape.push(Taped { from, to, bytes: bytes.to_vec() });
             }
-            if self.happens(weather.lost) {
+            if self.chance.happens(weather.lost) {
                 continue;
             }
-            if self.happens(weather.repeated) {
+            if self.chance.happens(weather.repeated) {
                 self.put_off(place, bytes, 20_000);
             }
-            if self.happens(weather.late) {
+            if self.chance.happens(weather.late) {
                 self.put_off(place, bytes, 20_000);
-            } else if self.happens(weather.overtaken) {
+            } else if self.chance.happens(weather.overtaken) {
                 self.put_off(place, bytes, 2_000);
             } else {
                 self.forward(place, bytes);
@@ -260,7 +263,7 @@ impl Runner {
     }
 
     fn put_off(&mut self, link: usize, bytes: &[u8], most_us: u64) {
-        let due = Instant::now() + Duration::from_micros(1 + self.draw() % most_us);
+        let due = Instant::now() + Duration::from_micros(1 + self.chance.draw() % most_us);
         self.late.push(Late { due, link, bytes: bytes.to_vec() });
     }
 
@@ -270,19 +273,6 @@ impl Runner {
         if !link.is_cut.load(Ordering::SeqCst) {
             let _ = link.socket.send_to(bytes, link.to);
         }
-    }
-
-    fn happens(&mut self, percent: u32) -> bool {
-        self.draw() % 100 < u64::from(percent)
-    }
-
-    /// SplitMix64.
-    fn draw(&mut self) -> u64 {
-        self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.chance;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 }
 

@@ -1,3 +1,5 @@
+mod world;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -10,160 +12,11 @@ use super::*;
 use crate::core::types::Time;
 use crate::wire::frame::{LOOPBACK_DATAGRAM, PATH_DATAGRAM, part_limit};
 
+use self::world::{CLEAN, Faults, World, message, parts_of};
+
 const SECOND_US: u64 = 1_000_000;
 const PATIENCE_US: u64 = 10 * SECOND_US;
 const MIB: usize = 1 << 20;
-
-/// Chance from a seed (xorshift).
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn percent(&mut self, percent: u64) -> bool {
-        self.next() % 100 < percent
-    }
-
-    fn between(&mut self, least: u64, most: u64) -> u64 {
-        least + self.next() % (most - least + 1)
-    }
-}
-
-/// What the network between the two does to each part.
-#[derive(Clone, Copy)]
-struct Faults {
-    lost_percent: u64,
-    twice_percent: u64,
-    delay_us: (u64, u64),
-}
-
-const CLEAN: Faults = Faults { lost_percent: 0, twice_percent: 0, delay_us: (100, 100) };
-
-/// A sender, a receiver and a bad network between them, in virtual time.
-struct World {
-    outgoing: Outgoing,
-    incoming: Incoming,
-    faults: Faults,
-    chance: Chance,
-    now: Time,
-    /// Parts on their way, in the order of arrival.
-    flying: BTreeMap<(Time, u64), Vec<u8>>,
-    flown: u64,
-    /// Fragments that were sent, and their bytes.
-    sent: u64,
-    sent_bytes: u64,
-    delivered: Vec<Bytes>,
-}
-
-impl World {
-    fn new(part_bytes: usize, limit_bytes: usize, faults: Faults, seed: u64) -> World {
-        World {
-            outgoing: Outgoing::new(part_bytes, limit_bytes, PATIENCE_US),
-            incoming: Incoming::new(limit_bytes, PATIENCE_US),
-            faults,
-            chance: Chance(seed * 2 + 1),
-            now: Time(SECOND_US),
-            flying: BTreeMap::new(),
-            flown: 0,
-            sent: 0,
-            sent_bytes: 0,
-            delivered: Vec::new(),
-        }
-    }
-
-    fn fly(&mut self, part: Vec<u8>) {
-        if self.chance.percent(self.faults.lost_percent) {
-            return;
-        }
-        let copies = 1 + u32::from(self.chance.percent(self.faults.twice_percent));
-        for _ in 0..copies {
-            let delay_us = self.chance.between(self.faults.delay_us.0, self.faults.delay_us.1);
-            self.flown += 1;
-            self.flying.insert((self.now.plus(delay_us), self.flown), part.clone());
-        }
-    }
-
-    /// Lets both sides say all that they have to say now.
-    fn drain(&mut self) {
-        let mut parts = Vec::new();
-        self.outgoing.poll(self.now, &mut |part| parts.push(part.to_vec()));
-        self.sent += parts.len() as u64;
-        self.sent_bytes += parts.iter().map(|part| part.len() as u64).sum::<u64>();
-        self.incoming.expire(self.now);
-        self.incoming.poll_acks(&mut |part| parts.push(part.to_vec()));
-        for part in parts {
-            self.fly(part);
-        }
-        // A deadline that stays in the past would make its caller spin.
-        for deadline in [self.outgoing.deadline(), self.incoming.deadline()].into_iter().flatten() {
-            assert!(deadline > self.now, "{deadline:?} at {:?}", self.now);
-        }
-        assert_eq!(self.outgoing.is_empty(), self.outgoing.deadline().is_none());
-    }
-
-    /// The next thing that happens; `false` if nothing will.
-    fn step(&mut self) -> bool {
-        self.drain();
-        let arrival = self.flying.keys().next().map(|(at, _)| *at);
-        let deadlines = [self.outgoing.deadline(), self.incoming.deadline()];
-        let Some(next) = deadlines.into_iter().flatten().chain(arrival).min() else {
-            return false;
-        };
-        self.now = next;
-        while let Some(entry) = self.flying.first_entry() {
-            if entry.key().0 > self.now {
-                break;
-            }
-            let part = entry.remove();
-            if part[0] == KIND_FRAGMENT {
-                let fragment = decode_fragment(&part).unwrap();
-                self.delivered.extend(self.incoming.on_fragment(self.now, &fragment).unwrap());
-            } else {
-                self.outgoing.on_ack(self.now, &decode_ack(&part).unwrap());
-            }
-        }
-        true
-    }
-
-    /// Until the sender has nothing left; gives the microseconds it took.
-    fn run(&mut self) -> u64 {
-        let start = self.now;
-        while !self.outgoing.is_empty() {
-            assert!(self.step() || self.outgoing.is_empty(), "nothing will ever happen");
-        }
-        self.now.since(start)
-    }
-}
-
-/// Bytes that differ from place to place and from message to message.
-fn message(number: u8, length: usize) -> Bytes {
-    (0..length).map(|at| (at.wrapping_mul(31) >> 3) as u8 ^ number).collect::<Vec<u8>>().into()
-}
-
-/// The parts that a sender gives out for a message when each is acknowledged.
-fn parts_of(outgoing: &mut Outgoing, bytes: Bytes) -> Vec<Vec<u8>> {
-    let mut incoming = Incoming::new(bytes.len(), PATIENCE_US);
-    assert!(outgoing.push(0, bytes));
-    let mut all = Vec::new();
-    while !outgoing.is_empty() {
-        let start = all.len();
-        outgoing.poll(Time(1), &mut |part| all.push(part.to_vec()));
-        for part in &all[start..] {
-            incoming.on_fragment(Time(1), &decode_fragment(part).unwrap()).unwrap();
-        }
-        let mut acks = Vec::new();
-        incoming.poll_acks(&mut |part| acks.push(decode_ack(part).unwrap()));
-        for ack in acks {
-            outgoing.on_ack(Time(1), &ack);
-        }
-    }
-    all
-}
 
 fn first_fragment(id: u64, total_bytes: u64, bytes: &[u8]) -> Fragment<'_> {
     Fragment { id, total_bytes, fragment_bytes: bytes.len() as u64, index: 0, bytes }
