@@ -23,7 +23,6 @@ use std::time::{Duration, Instant};
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Registry, Token};
 
-use crate::committed::Role;
 use crate::config::{Config, NodeSettings};
 use crate::core::lives::Neighbor;
 use crate::core::types::{Incarnation, Life, Run, Time};
@@ -126,8 +125,7 @@ impl NodeThread {
             Err(panic) => Some(format!("the node's thread panicked: {}", machine::said(&*panic))),
         };
         if let Some(reason) = failure {
-            let place = narrate::place(&shared, Some(Role::Stopped));
-            log::error!(target: "kontiki", "{place} takes no part any more: {reason}");
+            narrate::failed(&shared, &reason);
             shared.fail(run, reason);
         }
         shared.stopped(run);
@@ -150,10 +148,7 @@ fn wait_for_start(shared: &Shared, run: u64) -> bool {
         match shared.inputs().recv() {
             Ok(Input::Start) => return true,
             Ok(Input::Stop(stopped)) if stopped == run => return false,
-            Ok(Input::Request(ticket, _)) => {
-                let _guard = guard::enter();
-                ticket.answer(Err(RequestError::NotStarted));
-            }
+            Ok(Input::Request(ticket, _)) => ticket.answer(Err(RequestError::NotStarted)),
             Ok(_) => {}
             Err(_) => return false,
         }
@@ -340,12 +335,7 @@ impl<'a> Running<'a> {
         self.narrator.tell(&self.engine, &mut self.output.notes);
         self.narrator.tell_counts(&self.engine, self.lost, now);
         self.publish(turned, now);
-        if !self.output.answers.is_empty() {
-            let _guard = guard::enter();
-            for (ticket, answer) in self.output.answers.drain(..) {
-                ticket.answer(answer);
-            }
-        }
+        answer(&mut self.output);
     }
 
     /// Before anybody is answered: who has a reply sees in `Committed` what it
@@ -381,7 +371,7 @@ impl<'a> Running<'a> {
                 RequestError::Stopped
             }
             Left::Failed(reason) => {
-                self.narrator.failed(&reason);
+                narrate::failed(self.shared, &reason);
                 self.shared.fail(self.run, reason.clone());
                 RequestError::Failed { reason }
             }
@@ -390,15 +380,19 @@ impl<'a> Running<'a> {
         // As in a turn: who has a reply sees in `Committed` what it speaks of.
         self.shared.published.lock().reach(self.engine.newest());
         let saved = self.engine.stop(&error, &mut self.output);
-        let _guard = guard::enter();
-        for (ticket, answer) in self.output.answers.drain(..) {
-            ticket.answer(answer);
-        }
+        answer(&mut self.output);
         // Everybody has an answer; only this thread waits for what the machine is
         // at.
         drop(self.machine);
         self.narrator.stopped();
         saved
+    }
+}
+
+/// Hands out the answers; wakers of the program run here.
+fn answer(output: &mut Output<Ticket>) {
+    for (ticket, answer) in output.answers.drain(..) {
+        ticket.answer(answer);
     }
 }
 

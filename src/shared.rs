@@ -15,7 +15,6 @@ use parking_lot::Mutex;
 use crate::committed::{Entry, Role};
 use crate::engine::Done;
 use crate::error::RequestError;
-use crate::guard;
 use crate::request::{Answer, Kind};
 
 /// So many requests of one node may be outstanding, and so many bytes of them.
@@ -279,7 +278,6 @@ impl Shared {
     /// how the node stands, then queues. So who took it too late to be seen here
     /// sees that the node has stopped; who is seen is waited for, and that is short.
     pub(crate) fn refuse_all(&self, error: &RequestError) {
-        let _guard = guard::enter();
         loop {
             let last = self.gauge.requests.load(Ordering::SeqCst) == 0;
             while let Ok(input) = self.inputs.try_recv() {

@@ -214,7 +214,7 @@ impl Core {
                 return self.on_commit(from, term, leader_commit, now);
             }
             Message::ReadIndex(m) => return self.on_read_index(life, m),
-            Message::ReadIndexReply(m) => self.on_read_index_reply(from, m),
+            Message::ReadIndexReply(m) => self.on_read_index_reply(m),
             Message::Propose(m) => return self.on_propose(m),
         }
         Ok(())

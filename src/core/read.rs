@@ -16,7 +16,7 @@ use super::effect::ReadReady;
 use super::message::{Message, ReadIndex, ReadIndexReply};
 use super::quorum;
 use super::state::{Refused, Role};
-use super::types::{Incarnation, Index, Life, Time};
+use super::types::{Index, Life, Time};
 
 /// A leader holds at most so many askings; more are dropped, and asked again.
 const ASKINGS_MOST: usize = 4096;
@@ -77,10 +77,9 @@ impl Core {
         }
     }
 
-    pub(super) fn on_read_index_reply(&mut self, from: Incarnation, m: ReadIndexReply) {
-        // A leader of an earlier term may answer late: what it confirmed was true
-        // after the asking, so it is true for the asker.
-        let _ = from;
+    pub(super) fn on_read_index_reply(&mut self, m: ReadIndexReply) {
+        // Whoever answers: a leader of an earlier term may be late, but what it
+        // confirmed was true after the asking, so it is true for the asker.
         self.reads_ready.push(ReadReady { id: m.id, index: m.index });
     }
 

@@ -121,14 +121,13 @@ impl Core {
 
     /// Sends one append if the member's window allows it. Says whether it did.
     fn send_append(&mut self, member: Incarnation, now: Time) -> bool {
-        let last_index = self.log.last_index();
-        let limit = self.append_limit(member);
-        let Role::Leader(leader) = &mut self.role else { return false };
+        let Role::Leader(leader) = &self.role else { return false };
         let Some(progress) = leader.progress.get(&member) else { return false };
         let next_index = progress.next_index();
-        if !progress.may_send(next_index <= last_index) {
+        if !progress.may_send(next_index <= self.log.last_index()) {
             return false;
         }
+        let limit = self.append_limit(member);
         let reachable = self.lives.by_incarnation(member).is_some();
         let prev_log_index = next_index.previous();
         let Some(prev_log_term) = self.log.term_at(prev_log_index).filter(|_| reachable) else {
@@ -148,6 +147,7 @@ impl Core {
             .collect();
         let size: usize = entries.iter().map(Entry::size_bytes).sum();
         let last = Index(prev_log_index.0 + entries.len() as u64);
+        let Role::Leader(leader) = &mut self.role else { return false };
         let seq = leader.next_seq();
         let Some(progress) = leader.progress.get_mut(&member) else { return false };
         progress.on_sent(seq, last, size, now);

@@ -74,11 +74,6 @@ impl<'a> Narrator<'a> {
         log::info!(target: "kontiki", "{} has stopped", place(self.shared, Some(Role::Stopped)));
     }
 
-    pub(super) fn failed(&self, reason: &str) {
-        let place = place(self.shared, Some(Role::Stopped));
-        log::error!(target: "kontiki", "{place} takes no part any more: {reason}");
-    }
-
     pub(super) fn lost(&self, to: SocketAddr, lost: Lost) {
         if log::log_enabled!(target: "kontiki", Level::Trace) {
             let place = place(self.shared, None);
@@ -183,9 +178,15 @@ impl<'a> Narrator<'a> {
     }
 }
 
+/// The node takes no part any more, and says why.
+pub(super) fn failed(shared: &Shared, reason: &str) {
+    let place = place(shared, Some(Role::Stopped));
+    log::error!(target: "kontiki", "{place} takes no part any more: {reason}");
+}
+
 /// How a line begins that no step of the protocol tells: node, term and role, the
 /// published one if no other is given.
-pub(super) fn place(shared: &Shared, role: Option<Role>) -> String {
+fn place(shared: &Shared, role: Option<Role>) -> String {
     let published = shared.published.lock();
     format!("{} term {} {}:", shared.name, published.term, role.unwrap_or(published.role))
 }

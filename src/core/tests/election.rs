@@ -33,7 +33,7 @@ fn votes(world: &World) -> Vec<(usize, usize)> {
     given.map(|flight| (flight.from, flight.to)).collect()
 }
 
-/// Pitfalls 1 and 2: a crash before, during and after the write of term and vote,
+/// Pitfalls 1, 2: a crash before, during and after the write of term and vote,
 /// then a second candidate: never two votes in one term. The write has both, so
 /// the disk holds the old pair or the new one.
 #[test]
