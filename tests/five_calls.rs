@@ -271,6 +271,7 @@ fn stop_from_within_a_callback() {
     for place in ["apply", "on_commit", "waker"] {
         let handle = Handle::default();
         let armed = Arc::new(AtomicBool::new(false));
+        let open = Arc::new(AtomicBool::new(true));
         let stop = {
             let (handle, armed) = (Arc::clone(&handle), Arc::clone(&armed));
             move || {
@@ -301,10 +302,17 @@ fn stop_from_within_a_callback() {
                 let stop = stop.clone();
                 single().on_commit(move |_, _| stop())
             }
-            _ => single(),
+            _ => {
+                // Holds the answer back until the waker is there.
+                let open = Arc::clone(&open);
+                single().on_commit(move |_, _| {
+                    until("the waker to be there", || open.load(Ordering::SeqCst));
+                })
+            }
         };
         let node = started(&config, "single");
         ask(&node, json!(0));
+        open.store(place != "waker", Ordering::SeqCst);
         *handle.lock().expect("nobody panicked") = Some(node);
         armed.store(true, Ordering::SeqCst);
         let mut first = {
@@ -314,11 +322,9 @@ fn stop_from_within_a_callback() {
         };
         if place == "waker" {
             let waker = Waker::from(Arc::new(Calls(Mutex::new(Some(stop.clone())))));
-            if Pin::new(&mut first).poll(&mut Context::from_waker(&waker)).is_ready() {
-                // The answer was there before the waker: nobody calls it then.
-                let handle = handle.lock().expect("nobody panicked");
-                handle.as_ref().expect("it is there").stop();
-            }
+            let poll = Pin::new(&mut first).poll(&mut Context::from_waker(&waker));
+            assert!(poll.is_pending(), "the answer is held back: {poll:?}");
+            open.store(true, Ordering::SeqCst);
         }
         let look = Arc::clone(&handle);
         until(&format!("the node to be stopped from within {place}"), || {
