@@ -429,6 +429,32 @@ mod tests {
         }
     }
 
+    /// A probe that nobody answers is repeated where it was: it does not go back to the
+    /// start of the log.
+    #[test]
+    fn an_unanswered_probe_asks_the_same_again() {
+        let mut progress = Progress::new(Index(1_000), Time(0));
+        progress.on_sent(1, Index(1_001), 50, Time(0));
+        assert!(progress.on_tick(progress.deadline().expect("an answer is awaited")));
+        assert_eq!(progress.next_index(), Index(1_001));
+    }
+
+    /// A path that became slow is measured by the answers to what was given up: else
+    /// each append would be given up for ever.
+    #[test]
+    fn a_path_that_became_slow_is_measured() {
+        let mut progress = Progress::new(Index(0), Time(0));
+        progress.on_sent(1, Index(1), 50, Time(0));
+        progress.on_matched(1, Index(1), Time(1_000));
+        progress.on_sent(2, Index(2), 50, Time(10_000));
+        assert!(progress.on_tick(Time(60_000)), "it was quick before");
+        progress.on_sent(3, Index(2), 50, Time(60_000));
+        progress.on_matched(2, Index(2), Time(90_000));
+        progress.on_sent(4, Index(3), 50, Time(100_000));
+        let patience = progress.deadline().expect("an answer is awaited").since(Time(100_000));
+        assert!(patience > 80_000, "an answer takes 80 ms, {patience} us are waited");
+    }
+
     /// Pitfall 22: a stale rejection winds progress back after a later success.
     #[test]
     fn a_rejection_of_what_is_no_longer_under_way_changes_nothing() {

@@ -11,6 +11,7 @@ mod election;
 mod founding;
 mod membership;
 mod plan;
+mod proposals;
 mod reads;
 mod replication;
 mod script;

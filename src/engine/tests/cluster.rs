@@ -43,6 +43,7 @@ pub(super) struct Cluster {
     pub(super) jitter: u64,
     /// How many bytes left.
     pub(super) bytes: u64,
+    bytes_of: Vec<u64>,
 }
 
 impl Cluster {
@@ -75,6 +76,7 @@ impl Cluster {
             trip: TRIP,
             jitter: 0,
             bytes: 0,
+            bytes_of: vec![0; size],
         };
         for node in 0..size {
             let engine = cluster.engine(node);
@@ -203,9 +205,18 @@ impl Cluster {
         self.faults_percent = percent;
     }
 
+    /// How many bytes a node has sent.
+    pub(super) fn bytes_of(&self, node: usize) -> u64 {
+        self.bytes_of[node]
+    }
+
+    pub(super) fn isolate(&mut self, node: usize) {
+        self.isolated.insert(node);
+    }
+
     pub(super) fn isolate_leader(&mut self) {
         let leader = self.wait_for_leader();
-        self.isolated.insert(leader);
+        self.isolate(leader);
     }
 
     pub(super) fn heal(&mut self) {
@@ -322,6 +333,7 @@ impl Cluster {
         for (to, bytes) in &output.datagrams {
             self.left += 1;
             self.bytes += bytes.len() as u64;
+            self.bytes_of[node] += bytes.len() as u64;
             let to = self.addresses.iter().position(|address| address == to).expect("known");
             if !self.isolated.contains(&node) && !self.isolated.contains(&to) {
                 self.travel(to, bytes);

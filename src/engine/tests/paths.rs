@@ -27,7 +27,8 @@ fn reads_are_served_on_paths_slower_than_patience() {
         let (mut cluster, leader) = on_a_path_of(trip * MILLISECOND);
         for node in 0..3 {
             let read = cluster.ask(node, Request::query(&()));
-            cluster.run_until(SECOND / 2, |cluster| cluster.is_answered(read));
+            // To the leader and back, and its round; not once more after patience.
+            cluster.run_until(5 * trip * MILLISECOND, |cluster| cluster.is_answered(read));
             assert!(cluster.answer(read).is_ok(), "trip of {trip} ms, node {node}");
         }
         assert!(cluster.core_mut(leader).leads());
@@ -108,6 +109,26 @@ fn a_long_command_is_not_sent_again_while_it_travels() {
         // Once to the leader, once to each follower, and what losses are taken for.
         assert!(sent < 5 * size as u64 + 200_000, "{size} bytes, jitter {jitter}: {sent} sent");
     }
+}
+
+/// A command that its node sees in the log, where it waits for a majority, has
+/// arrived: it is not sent again.
+#[test]
+fn a_command_that_is_seen_in_the_log_is_not_sent_again() {
+    let mut cluster = Cluster::new(5, false, 6);
+    let leader = cluster.wait_for_leader();
+    let other = (leader + 1) % 5;
+    cluster.request(other, json!("session"));
+    cluster.run_until(SECOND, |cluster| cluster.open_requests() == 0);
+    for node in (0..5).filter(|node| ![leader, other].contains(node)) {
+        cluster.isolate(node);
+    }
+    let before = cluster.bytes_of(other);
+    cluster.request(other, json!("x".repeat(20_000)));
+    cluster.run(220 * MILLISECOND);
+    assert!(cluster.core_mut(leader).leads() && cluster.open_requests() == 1);
+    let sent = cluster.bytes_of(other) - before;
+    assert!((20_000..30_000).contains(&sent), "{sent} bytes for a command of 20,000");
 }
 
 /// The first command is lost, and more than a session remembers come behind it:
