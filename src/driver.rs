@@ -441,5 +441,6 @@ fn engine_setup(config: &Config, name: &str) -> Result<engine::Setup, Error> {
             append_bytes: Vec::new(),
         },
         request_timeout: settings.request_timeout_us,
+        keeps: engine::Keeps::InMemory,
     })
 }

@@ -103,6 +103,8 @@ mod operation;
 mod replica;
 mod request;
 mod shared;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 mod wire;
 
 pub use committed::{Committed, Entry, Member, Role};

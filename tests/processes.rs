@@ -5,16 +5,21 @@
 //! at the same time never meet. Other systems than Linux have only 127.0.0.1.
 #![cfg(target_os = "linux")]
 
+#[path = "common/program.rs"]
+mod program;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use std::{env, fs, iter, process, thread};
 
 use serde_json::{Value, json};
+
+use crate::program::program;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const NAMES: [&str; 3] = ["node0", "node1", "node2"];
@@ -497,32 +502,4 @@ fn run(arguments: &[&str]) -> Output {
     let mut command = Command::new(program());
     command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
     command.output().unwrap()
-}
-
-/// The example's program, beside this one: `target/debug/deps/processes-*` has it in
-/// `target/debug/examples/node`. `cargo test` builds it, `cargo test --test processes` does not.
-fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let this = env::current_exe().unwrap();
-        let profile_dir = this.ancestors().nth(2).expect("target/<profile>/deps");
-        let program = profile_dir.join("examples/node");
-        let built = |path: &Path| path.metadata().and_then(|meta| meta.modified());
-        if built(&program).is_ok_and(|at| at >= built(&this).unwrap()) {
-            return program;
-        }
-        // Older than this one: it may be of another day.
-        let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
-            Some("debug") | None => "dev",
-            Some(name) => name,
-        };
-        let building = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--example", "node", "--profile", profile, "--target-dir"])
-            .arg(profile_dir.parent().expect("target"))
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status();
-        assert!(building.unwrap().success(), "the example `node` is built");
-        assert!(program.exists(), "{} is there", program.display());
-        program
-    })
 }

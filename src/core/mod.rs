@@ -37,6 +37,8 @@ pub mod log;
 pub mod membership;
 pub mod message;
 pub mod progress;
+#[cfg(any(test, feature = "sim"))]
+pub mod properties;
 pub mod quorum;
 pub mod rng;
 pub mod types;
@@ -62,10 +64,10 @@ use self::membership::Membership;
 use self::message::{Commit, Envelope, Message};
 use self::rng::Rng;
 use self::state::{Configurations, Role};
-use self::types::{ClusterId, Entry, Incarnation, Index, Life, Run, Term, Time, WriteNumber};
+use self::types::{ClusterId, Incarnation, Index, Life, Run, Term, Time, WriteNumber};
 use ::core::net::SocketAddr;
 
-pub use self::state::{Failure, Hard, Refused, Saved};
+pub use self::state::{Failure, Hard, Record, Refused, Saved};
 
 /// At most so many messages wait for a write. A disk that hangs must not fill the
 /// memory; what is dropped is lost as on the network.
@@ -286,15 +288,14 @@ impl Core {
         self.check();
     }
 
-    /// Carries on what `effects` asked for: the write, as the log and the hard
-    /// state stand behind it.
-    #[cfg_attr(not(test), allow(dead_code))] // for a node with a disk, and for tests
-    pub fn written_part(
-        &self,
-        write: &Write,
-    ) -> (Option<&Hard>, impl Iterator<Item = (Index, &Entry)>) {
-        let from = write.from.unwrap_or_else(|| self.log.last_index().next());
-        (write.hard.then_some(&self.hard), self.log.from(from))
+    /// A write with what it carries, as log and hard state stand behind it now.
+    pub fn record(&self, write: &Write) -> Record {
+        let entries = match write.from {
+            Some(from) => self.log.from(from).map(|(_, entry)| entry.clone()).collect(),
+            None => Vec::new(),
+        };
+        let hard = write.hard.then(|| self.hard.clone());
+        Record { number: write.number, hard, from: write.from, entries }
     }
 
     /// What a restart would find if everything were durable.

@@ -10,7 +10,7 @@ use super::progress::Progress;
 use super::proposals::Seen;
 use super::quorum;
 use super::read::ReadRounds;
-use super::types::{ClusterId, Incarnation, Index, Payload, Term, Time, WriteNumber};
+use super::types::{ClusterId, Entry, Incarnation, Index, Payload, Term, Time, WriteNumber};
 
 /// What must be durable before anything is said that rests on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +21,21 @@ pub struct Hard {
     pub term: Term,
     /// Who has this node's vote in the current term.
     pub voted_for: Option<Incarnation>,
+}
+
+/// A write with all that it carries, for a disk that is slower than the core: term,
+/// vote and cluster if they changed, and the log from `from` on replaced by
+/// `entries`. It reaches the disk as a whole or not at all.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Its number; completions name it.
+    pub number: WriteNumber,
+    /// Term, vote and cluster, if they changed.
+    pub hard: Option<Hard>,
+    /// The first index that is new; `None` if the log did not change.
+    pub from: Option<Index>,
+    /// What stands from there on.
+    pub entries: Vec<Entry>,
 }
 
 /// What a node comes back with.

@@ -12,8 +12,7 @@
 //! number where a whole cluster runs in one thread.
 //!
 //! The state of a volatile node is its memory: a write is done when it is asked
-//! for. Where the log goes to a disk, `carry_out` is the place, and `Core::written`
-//! comes later.
+//! for. Where the log goes to a disk, writes come out, and `written` goes in.
 
 mod clients;
 mod counts;
@@ -27,8 +26,8 @@ use std::net::SocketAddr;
 
 use crate::committed;
 use crate::core::effect::{Detail, Effects, RoleName, Told, Waiting};
-use crate::core::types::{Incarnation, Index, Run, Term, Time};
-use crate::core::{self, Core, Saved};
+use crate::core::types::{Incarnation, Index, Run, Term, Time, WriteNumber};
+use crate::core::{self, Core, Record, Saved};
 use crate::error::RequestError;
 use crate::request::{Answer, Kind};
 
@@ -49,13 +48,22 @@ pub(crate) struct Output<T> {
     pub(crate) answers: Vec<(T, Answer)>,
     /// Work for the machine's thread, if there is one.
     pub(crate) job: Option<Job>,
+    /// Writes for the disk, if there is one, in order. `Engine::written` is told of
+    /// each when it is done.
+    pub(crate) writes: Vec<Record>,
     /// The story.
     pub(crate) notes: Vec<Told>,
 }
 
 impl<T> Default for Output<T> {
     fn default() -> Output<T> {
-        Output { datagrams: Vec::new(), answers: Vec::new(), job: None, notes: Vec::new() }
+        Output {
+            datagrams: Vec::new(),
+            answers: Vec::new(),
+            job: None,
+            writes: Vec::new(),
+            notes: Vec::new(),
+        }
     }
 }
 
@@ -63,6 +71,17 @@ impl<T> Default for Output<T> {
 pub(crate) struct Setup {
     pub(crate) core: core::Setup,
     pub(crate) request_timeout: u64,
+    pub(crate) keeps: Keeps,
+}
+
+/// Where a node keeps what must survive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keeps {
+    /// In its memory: a write is done when it is asked for.
+    InMemory,
+    /// On a disk, which says when.
+    #[cfg_attr(not(any(test, feature = "sim")), allow(dead_code))] // for logs on disk
+    OnDisk,
 }
 
 /// One node.
@@ -72,6 +91,7 @@ pub(crate) struct Engine<T> {
     links: Links,
     clients: Clients<T>,
     host: Host,
+    keeps: Keeps,
     counts: Counts,
     /// The end of what was given to the host.
     handed: Index,
@@ -106,6 +126,7 @@ impl<T> Engine<T> {
             effects: Effects::default(),
             links,
             host,
+            keeps: setup.keeps,
             counts: Counts::default(),
             handed: Index(0),
             known_leader: (Term(0), None),
@@ -129,6 +150,12 @@ impl<T> Engine<T> {
         };
         let deadline = self.clients.read_deadline(now);
         self.clients.reads.push(Read { ticket, question, deadline });
+    }
+
+    /// A write is on the disk, and all before it.
+    #[cfg_attr(not(any(test, feature = "sim")), allow(dead_code))] // for logs on disk
+    pub(crate) fn written(&mut self, number: WriteNumber, now: Time) {
+        self.core.written(number, now);
     }
 
     /// The machine's thread has done its job.
@@ -197,7 +224,10 @@ impl<T> Engine<T> {
             {
                 self.clients.on_appended(&self.core, from);
             }
-            self.core.written(write.number, now);
+            match self.keeps {
+                Keeps::InMemory => self.core.written(write.number, now),
+                Keeps::OnDisk => output.writes.push(self.core.record(&write)),
+            }
         }
         for ready in self.effects.reads.drain(..) {
             self.clients.reads.on_ready(&ready);

@@ -2,11 +2,10 @@
 //! what Raft promises (Raft Figure 3), over all nodes and all of their past.
 //!
 //! `world` runs any number of cores with a clock, a network and disks of its own;
-//! `checks` holds what must be true; `script` reads the scenarios that stand under
+//! `properties`, beside the core, holds what must be true; `script` reads the scenarios that stand under
 //! `tests/scripts`; `soak` draws faults from a seed. The other files test claim by
 //! claim and pitfall by pitfall.
 
-mod checks;
 mod election;
 mod founding;
 mod membership;

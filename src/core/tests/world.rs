@@ -11,15 +11,20 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use super::super::effect::{Effects, Note, ReadReady, RoleName};
-use super::super::log::Log;
 use super::super::membership::{Member, Membership};
 use super::super::message::{Envelope, Message, Propose};
+use super::super::properties::{Disk, History, Verdict};
 use super::super::rng::Rng;
 use super::super::types::{ClusterId, Entry, Incarnation, Index, Payload, Run, Term, Time};
-use super::super::{Core, Hard, Refused, Saved, Setup};
-use super::checks::{Disk, History, Pending};
+use super::super::{Core, Hard, Record, Refused, Setup};
 pub use super::plan::{Faults, Flight, MS, Plan};
 use super::plan::{name, neighbor};
+
+/// A write under way, and when it completes by itself.
+pub struct Pending {
+    pub record: Record,
+    pub due: u64,
+}
 
 pub struct Node {
     pub name: String,
@@ -164,11 +169,7 @@ impl World {
         let clock = self.clock(place);
         let node = &mut self.nodes[place];
         let disk = &self.disks[&node.incarnation];
-        let mut log = Log::new();
-        for entry in &disk.entries {
-            log.append(entry.clone());
-        }
-        let saved = Saved { incarnation: node.incarnation, hard: disk.hard.clone(), log };
+        let saved = disk.saved(node.incarnation);
         node.core = Some(Core::new(setup, saved, run, seed, clock));
         self.after_step(place);
     }
@@ -258,7 +259,7 @@ impl World {
                 .extend(effects.notes.drain(..).map(|told| (told.role, told.term, told.note)));
             if let Some(write) = &effects.write {
                 let due = self.now + self.rng.between(self.faults.write.0, self.faults.write.1);
-                node.writes.push_back(Pending::of(core, write, due));
+                node.writes.push_back(Pending { record: core.record(write), due });
             }
             self.check_and_send(place, &mut effects);
             self.complete_due(place);
@@ -325,7 +326,7 @@ impl World {
     pub fn write_reaches_disk(&mut self, place: usize) -> Option<Pending> {
         let node = &mut self.nodes[place];
         let pending = node.writes.pop_front()?;
-        self.disks.get_mut(&node.incarnation).expect("a disk").write(&pending);
+        self.disks.get_mut(&node.incarnation).expect("a disk").write(&pending.record);
         Some(pending)
     }
 
@@ -336,7 +337,7 @@ impl World {
         if let Some(pending) = self.write_reaches_disk(place)
             && let Some(core) = &mut self.nodes[place].core
         {
-            core.written(pending.number, clock);
+            core.written(pending.record.number, clock);
         }
     }
 
@@ -576,7 +577,7 @@ impl World {
     }
 }
 
-fn expect(verdict: Result<(), String>, plan: &Plan, now: u64, name: &str) {
+fn expect(verdict: Verdict, plan: &Plan, now: u64, name: &str) {
     if let Err(violation) = verdict {
         panic!("seed {} at {now}, node {name}: {violation}", plan.seed);
     }

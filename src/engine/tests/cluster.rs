@@ -8,7 +8,7 @@ use crate::core::lives::Neighbor;
 use crate::core::rng::Rng;
 use crate::core::types::{Incarnation, Index, Life, Payload, Run, Time};
 use crate::core::{self, Core, Saved};
-use crate::engine::{Engine, Host, Output, Setup};
+use crate::engine::{Engine, Host, Keeps, Output, Setup};
 use crate::error::RequestError;
 use crate::operation::Operation;
 use crate::replica::Replica;
@@ -105,6 +105,7 @@ impl Cluster {
                 append_bytes: Vec::new(),
             },
             request_timeout: 10 * SECOND,
+            keeps: Keeps::InMemory,
         };
         let name = format!("node{node}");
         let replica = Replica::new(&name, Life { incarnation, run }, None, Vec::new());

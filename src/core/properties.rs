@@ -1,0 +1,279 @@
+//! What must hold over all nodes and all history, checked after every step.
+//!
+//! Each checker names its source. One step touches one node, so each looks at the
+//! node that was touched and at what is remembered of all others; what holds of
+//! every pair then follows by induction.
+//!
+//! Three provers use them: the protocol's own tests, the exploration and the
+//! simulator. The rooms: `disk` what a crash leaves behind, `logs` what the paper
+//! promises of logs and commits, `said` what must be durable before it is said.
+
+mod disk;
+mod logs;
+mod said;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::Core;
+use super::effect::RoleName;
+use super::state::{Hard, Role};
+use super::types::{ClusterId, Entry, Incarnation, Index, Life, Payload, Run, Term};
+
+pub use self::disk::Disk;
+pub use self::logs::{
+    COMMIT_RULE, LEADER_APPEND_ONLY, LEADER_COMPLETENESS, LOG_MATCHING, STATE_MACHINE_SAFETY,
+};
+pub use self::said::{DURABLE_FIRST, READS_NOT_STALE, VOTE_ONCE};
+
+/// Something that must always be true.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Property {
+    /// What it is called.
+    pub name: &'static str,
+    /// Where it is stated.
+    pub source: &'static str,
+}
+
+/// At most one leader in a term, and never two clusters with a leader each.
+pub static ELECTION_SAFETY: Property =
+    Property { name: "Election Safety", source: "Raft Figure 3, §5.2" };
+
+/// Term and commit index never go back; a vote is not changed within a term; a
+/// cluster is joined once.
+pub static NEVER_BACK: Property = Property { name: "Never Back", source: "Raft Figure 2, §5.2" };
+
+/// What a state machine may be given is committed and durable there.
+pub static APPLY_DURABLE: Property = Property {
+    name: "Applied When Durable",
+    source: "thesis §10.2.1: only what is durable may be applied",
+};
+
+/// `next_index` is above `match_index`, and only members are followed.
+pub static PROGRESS: Property =
+    Property { name: "Progress In Order", source: "Raft Figure 2, nextIndex and matchIndex" };
+
+/// Honest nodes never find proof that safety is broken.
+pub static NO_FAILURE: Property =
+    Property { name: "No Node Fails", source: "Raft §5.2, §5.4: what a node finds impossible" };
+
+/// All of the above.
+#[cfg(test)]
+pub static ALL: [&Property; 12] = [
+    &ELECTION_SAFETY,
+    &LEADER_APPEND_ONLY,
+    &LOG_MATCHING,
+    &LEADER_COMPLETENESS,
+    &STATE_MACHINE_SAFETY,
+    &COMMIT_RULE,
+    &NEVER_BACK,
+    &VOTE_ONCE,
+    &DURABLE_FIRST,
+    &APPLY_DURABLE,
+    &PROGRESS,
+    &NO_FAILURE,
+];
+
+/// A property that does not hold, and what was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Which.
+    pub property: &'static Property,
+    /// What was seen.
+    pub what: String,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}): {}", self.property.name, self.property.source, self.what)
+    }
+}
+
+/// What a check comes to.
+pub type Verdict = Result<(), Broken>;
+
+/// The property holds, or this is what was seen.
+pub fn ensure(
+    property: &'static Property,
+    holds: bool,
+    otherwise: impl FnOnce() -> String,
+) -> Verdict {
+    if holds { Ok(()) } else { broken(property, otherwise()) }
+}
+
+/// The property does not hold.
+pub fn broken(property: &'static Property, what: String) -> Verdict {
+    Err(Broken { property, what })
+}
+
+/// A node as it was after its last step.
+#[derive(Clone, Debug)]
+struct Mirror {
+    role: RoleName,
+    hard: Hard,
+    commit_index: Index,
+    terms: Vec<Term>,
+}
+
+impl Default for Mirror {
+    fn default() -> Mirror {
+        Mirror {
+            role: RoleName::Fresh,
+            hard: Hard::default(),
+            commit_index: Index(0),
+            terms: Vec::new(),
+        }
+    }
+}
+
+/// What was ever true.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    leaders: BTreeMap<(ClusterId, Term), (Incarnation, Run)>,
+    entries: BTreeMap<(ClusterId, Index, Term), (Term, Payload)>,
+    /// What is committed, each entry with the term in which it became so.
+    committed: BTreeMap<ClusterId, Vec<(Entry, Term)>>,
+    votes: BTreeMap<(Incarnation, Term), Incarnation>,
+    mirrors: BTreeMap<Life, Mirror>,
+    reads: BTreeMap<(Run, u64), Index>,
+    /// How many commits of leaders were compared with a naive count.
+    pub counted: u64,
+    /// Whole logs are compared, and commits counted by hand, at each of so many
+    /// checks; at the others, what changed. 0 as 1: at each.
+    pub thorough_every: u64,
+    steps: u64,
+}
+
+impl History {
+    /// All that a step of `core` may have broken; `others` are the nodes that run.
+    pub fn check<'a>(
+        &mut self,
+        core: &Core,
+        disks: &BTreeMap<Incarnation, Disk>,
+        others: impl Iterator<Item = &'a Core>,
+    ) -> Verdict {
+        self.steps += 1;
+        let thorough = self.thorough_every <= 1 || self.steps.is_multiple_of(self.thorough_every);
+        let before = self.mirrors.get(&core.me()).map(|mirror| mirror.commit_index);
+        self.check_failure(core)?;
+        self.check_life(core)?;
+        self.check_election_safety(core)?;
+        self.check_log(core, thorough)?;
+        self.check_commits(core, disks, others)?;
+        self.check_applicable(core, disks)?;
+        if thorough || before != Some(core.commit_index()) {
+            self.check_commit_rule(core)?;
+        }
+        self.check_progress(core)?;
+        self.remember(core, thorough);
+        Ok(())
+    }
+
+    /// A core among honest nodes never finds proof that safety is broken.
+    fn check_failure(&self, core: &Core) -> Verdict {
+        match core.failure() {
+            None => Ok(()),
+            Some(failure) => broken(&NO_FAILURE, failure.to_string()),
+        }
+    }
+
+    /// Term and commit index never go back in a life; a vote is given once a term
+    /// (Raft Figure 2, §5.2). A cluster is joined once.
+    fn check_life(&self, core: &Core) -> Verdict {
+        let Some(before) = self.mirrors.get(&core.me()) else { return Ok(()) };
+        let (was, is) = (&before.hard, core.hard());
+        ensure(&NEVER_BACK, is.term >= was.term, || {
+            format!("term {} after {}", is.term, was.term)
+        })?;
+        ensure(&NEVER_BACK, core.commit_index() >= before.commit_index, || {
+            format!("commit index {} after {}", core.commit_index(), before.commit_index)
+        })?;
+        let kept = was.voted_for.is_none() || is.term > was.term || is.voted_for == was.voted_for;
+        ensure(&NEVER_BACK, kept, || format!("two votes in term {}: {was:?}, {is:?}", is.term))?;
+        let joined = was.cluster.is_none() || is.cluster == was.cluster;
+        ensure(&NEVER_BACK, joined, || {
+            format!("of one cluster and then of another: {was:?}, {is:?}")
+        })
+    }
+
+    /// At most one leader in a term: Election Safety (Raft Figure 3, §5.2).
+    /// And never two clusters with a leader each (design, "Lives").
+    fn check_election_safety(&mut self, core: &Core) -> Verdict {
+        if core.role() != RoleName::Leader {
+            return Ok(());
+        }
+        let Some(cluster) = core.hard().cluster else {
+            return broken(&ELECTION_SAFETY, "a leader of no cluster".to_string());
+        };
+        let me = (core.me().incarnation, core.me().run);
+        let first = *self.leaders.entry((cluster, core.term())).or_insert(me);
+        ensure(&ELECTION_SAFETY, first == me, || {
+            format!("{first:?} and {me:?} lead in term {}", core.term())
+        })?;
+        let clusters = [self.leaders.first_key_value(), self.leaders.last_key_value()]
+            .map(|l| l.map(|(k, _)| k.0));
+        ensure(&ELECTION_SAFETY, clusters[0] == clusters[1], || {
+            format!("two clusters with leaders: {clusters:?}")
+        })
+    }
+
+    /// Nothing is handed to a state machine before it is durable here (design,
+    /// "Effects and their order").
+    fn check_applicable(&self, core: &Core, disks: &BTreeMap<Incarnation, Disk>) -> Verdict {
+        let index = core.applicable();
+        let disk = &disks[&core.me().incarnation];
+        let there =
+            disk.term_at(index).is_some() && disk.term_at(index) == core.log().term_at(index);
+        ensure(&APPLY_DURABLE, there && index <= core.commit_index(), || {
+            format!("{index} may be applied, the disk ends at {}", disk.last_index())
+        })
+    }
+
+    /// Pitfall 28: next_index is above match_index; nobody but members but the
+    /// leader itself has a progress.
+    fn check_progress(&self, core: &Core) -> Verdict {
+        let (Role::Leader(leader), Some(members)) = (&core.role, core.members()) else {
+            return Ok(());
+        };
+        for (member, progress) in &leader.progress {
+            ensure(&PROGRESS, progress.next_index() > progress.match_index(), || {
+                format!("{member}: next {} match {}", progress.next_index(), progress.match_index())
+            })?;
+            let named = members.names(*member) && *member != core.me().incarnation;
+            ensure(&PROGRESS, named, || format!("{member} has a progress and is no member"))?;
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, core: &Core, thorough: bool) {
+        let mirror = self.mirrors.entry(core.me()).or_default();
+        let same = logs::same_prefix(&mirror.terms, core.log(), thorough);
+        mirror.terms.truncate(same);
+        let new = core.log().from(Index(same as u64 + 1));
+        mirror.terms.extend(new.map(|(_, entry)| entry.term));
+        mirror.role = core.role();
+        mirror.commit_index = core.commit_index();
+        if mirror.hard != *core.hard() {
+            mirror.hard = core.hard().clone();
+        }
+    }
+
+    /// The end of what is committed anywhere.
+    pub fn committed(&self) -> Index {
+        Index(self.committed.values().map(Vec::len).max().unwrap_or(0) as u64)
+    }
+
+    /// Whether this operation was committed, and how often.
+    pub fn times_committed(&self, operation: &[u8]) -> usize {
+        let all = self.committed.values().flatten();
+        all.filter(
+            |(entry, _)| matches!(&entry.payload, Payload::Client(bytes) if bytes == operation),
+        )
+        .count()
+    }
+
+    /// How many terms had a leader.
+    pub fn leaders(&self) -> usize {
+        self.leaders.len()
+    }
+}

@@ -1,0 +1,3 @@
+//! Whole clusters in one thread, from a seed.
+
+pub mod linear;

@@ -1,0 +1,34 @@
+//! The example `node`, built.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::env;
+
+/// The example's program, beside this one: `target/debug/deps/NAME-*` has it in
+/// `target/debug/examples/node`. `cargo test` builds it, `cargo test --test NAME` does not.
+pub fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let this = env::current_exe().unwrap();
+        let profile_dir = this.ancestors().nth(2).expect("target/<profile>/deps");
+        let program = profile_dir.join("examples/node");
+        let built = |path: &Path| path.metadata().and_then(|meta| meta.modified());
+        if built(&program).is_ok_and(|at| at >= built(&this).unwrap()) {
+            return program;
+        }
+        // Older than this one: it may be of another day.
+        let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
+            Some("debug") | None => "dev",
+            Some(name) => name,
+        };
+        let building = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--example", "node", "--profile", profile, "--target-dir"])
+            .arg(profile_dir.parent().expect("target"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status();
+        assert!(building.unwrap().success(), "the example `node` is built");
+        assert!(program.exists(), "{} is there", program.display());
+        program
+    })
+}
