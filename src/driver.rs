@@ -67,7 +67,7 @@ pub(crate) fn prepare(config: &Config, name: &str, poll: &Registry) -> Result<Pr
         let _guard = guard::enter();
         config.make_machine(name).transpose()
     }))
-    .unwrap_or_else(|panic| Err(format!("its maker panicked: {}", machine::said(&*panic)).into()))
+    .unwrap_or_else(|panic| Err(format!("its maker panicked: {}", guard::said(&*panic)).into()))
     .map_err(|source| Error::Machine { source })?;
     Ok(Prepared { bound, machine })
 }
@@ -122,7 +122,7 @@ impl NodeThread {
         let failure = match caught {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
-            Err(panic) => Some(format!("the node's thread panicked: {}", machine::said(&*panic))),
+            Err(panic) => Some(format!("the node's thread panicked: {}", guard::said(&*panic))),
         };
         if let Some(reason) = failure {
             narrate::failed(&shared, &reason);

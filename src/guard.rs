@@ -3,6 +3,7 @@
 //! node (`Pending::wait`, `stop`, drop) would wait for itself; it asks
 //! `inside_node` first and does not wait then.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::marker::PhantomData;
 
@@ -25,6 +26,15 @@ pub(crate) fn enter() -> Guard {
 /// Whether this thread now runs on a node's behalf.
 pub(crate) fn inside_node() -> bool {
     INSIDE.get()
+}
+
+/// What a panic said.
+pub(crate) fn said(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_string())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no text".to_string())
 }
 
 impl Drop for Guard {

@@ -30,12 +30,16 @@ pub struct Effects {
 }
 
 impl Effects {
+    /// Whether there is nothing in it to carry out; something may be told all the
+    /// same.
+    pub fn asks_nothing(&self) -> bool {
+        self.sends.is_empty() && self.write.is_none() && self.reads.is_empty()
+    }
+
     /// Whether there is nothing in it.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
-        self.sends.is_empty()
-            && self.write.is_none()
-            && self.reads.is_empty()
-            && self.notes.is_empty()
+        self.asks_nothing() && self.notes.is_empty()
     }
 }
 

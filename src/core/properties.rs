@@ -9,22 +9,20 @@
 //! promises of logs and commits, `said` what must be durable before it is said.
 
 mod disk;
-mod logs;
-mod said;
+pub mod logs;
+#[cfg(test)]
+pub mod reads;
+pub mod said;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::Core;
 use super::effect::RoleName;
-use super::state::{Hard, Role};
+use super::state::{Hard, Role, UNCOMMITTED_BYTES};
 use super::types::{ClusterId, Entry, Incarnation, Index, Life, Payload, Run, Term};
+use super::{Core, HELD_MOST};
 
 pub use self::disk::Disk;
-pub use self::logs::{
-    COMMIT_RULE, LEADER_APPEND_ONLY, LEADER_COMPLETENESS, LOG_MATCHING, STATE_MACHINE_SAFETY,
-};
-pub use self::said::{DURABLE_FIRST, READS_NOT_STALE, VOTE_ONCE};
 
 /// Something that must always be true.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,21 +55,26 @@ pub static PROGRESS: Property =
 pub static NO_FAILURE: Property =
     Property { name: "No Node Fails", source: "Raft §5.2, §5.4: what a node finds impossible" };
 
-/// All of the above.
+/// No queue grows without bound, whatever comes and whatever hangs.
+pub static BOUNDED: Property = Property { name: "Bounded Queues", source: "design, promise 4" };
+
+/// All of them: each has been seen to fail.
 #[cfg(test)]
-pub static ALL: [&Property; 12] = [
+pub static ALL: [&Property; 14] = [
     &ELECTION_SAFETY,
-    &LEADER_APPEND_ONLY,
-    &LOG_MATCHING,
-    &LEADER_COMPLETENESS,
-    &STATE_MACHINE_SAFETY,
-    &COMMIT_RULE,
+    &logs::LEADER_APPEND_ONLY,
+    &logs::LOG_MATCHING,
+    &logs::LEADER_COMPLETENESS,
+    &logs::STATE_MACHINE_SAFETY,
+    &logs::COMMIT_RULE,
+    &said::VOTE_ONCE,
+    &said::DURABLE_FIRST,
+    &reads::READS_NOT_STALE,
     &NEVER_BACK,
-    &VOTE_ONCE,
-    &DURABLE_FIRST,
     &APPLY_DURABLE,
     &PROGRESS,
     &NO_FAILURE,
+    &BOUNDED,
 ];
 
 /// A property that does not hold, and what was seen.
@@ -88,6 +91,22 @@ impl fmt::Display for Broken {
         write!(f, "{} ({}): {}", self.property.name, self.property.source, self.what)
     }
 }
+
+/// What waits in a node for its disk, for answers, for a majority.
+pub fn check_bounds(core: &Core) -> Verdict {
+    let held = core.held.len();
+    ensure(&BOUNDED, held <= HELD_MOST, || format!("{held} messages wait for a write"))?;
+    if let Role::Leader(leader) = &core.role {
+        // It takes one more as long as it is not full.
+        let most = UNCOMMITTED_BYTES + ENTRY_BYTES;
+        let bytes = leader.uncommitted_bytes;
+        ensure(&BOUNDED, bytes <= most, || format!("{bytes} bytes are not committed"))?;
+    }
+    Ok(())
+}
+
+/// No entry is larger than this, whatever a config allows.
+const ENTRY_BYTES: usize = 32 << 20;
 
 /// What a check comes to.
 pub type Verdict = Result<(), Broken>;
@@ -135,6 +154,7 @@ pub struct History {
     committed: BTreeMap<ClusterId, Vec<(Entry, Term)>>,
     votes: BTreeMap<(Incarnation, Term), Incarnation>,
     mirrors: BTreeMap<Life, Mirror>,
+    #[cfg(test)]
     reads: BTreeMap<(Run, u64), Index>,
     /// How many commits of leaders were compared with a naive count.
     pub counted: u64,
@@ -145,6 +165,11 @@ pub struct History {
 }
 
 impl History {
+    /// Nothing was true yet; whole logs are compared at each of so many checks.
+    pub fn with_thorough_every(checks: u64) -> History {
+        History { thorough_every: checks, ..History::default() }
+    }
+
     /// All that a step of `core` may have broken; `others` are the nodes that run.
     pub fn check<'a>(
         &mut self,
@@ -264,6 +289,7 @@ impl History {
     }
 
     /// Whether this operation was committed, and how often.
+    #[cfg(test)]
     pub fn times_committed(&self, operation: &[u8]) -> usize {
         let all = self.committed.values().flatten();
         all.filter(

@@ -25,7 +25,9 @@ pub struct Hard {
 
 /// A write with all that it carries, for a disk that is slower than the core: term,
 /// vote and cluster if they changed, and the log from `from` on replaced by
-/// `entries`. It reaches the disk as a whole or not at all.
+/// `entries`. A crash may leave the first of the entries without the rest, but with
+/// term, vote and cluster in it, it reaches the disk as a whole or not at all: a
+/// log without its cluster, or a cluster without its record, would be no node.
 #[derive(Clone, Debug)]
 pub struct Record {
     /// Its number; completions name it.

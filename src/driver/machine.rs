@@ -1,7 +1,6 @@
 //! The thread of a user's state machine and watchers: one job at a time. A panic
 //! in user code is caught here and ends the node, not the program.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -34,7 +33,7 @@ impl MachineThread {
                 let done = catch_unwind(AssertUnwindSafe(|| engine::perform(&mut replica, job)));
                 let input = match done {
                     Ok(done) => Input::Done(Box::new(done)),
-                    Err(panic) => Input::MachinePanicked(said(&*panic)),
+                    Err(panic) => Input::MachinePanicked(guard::said(&*panic)),
                 };
                 let over = matches!(input, Input::MachinePanicked(_));
                 theirs.put(input);
@@ -64,13 +63,4 @@ impl Drop for MachineThread {
         drop(self.jobs.take());
         let _ = self.thread.take().map(JoinHandle::join);
     }
-}
-
-/// What a panic said.
-pub(super) fn said(panic: &(dyn Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_string())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no text".to_string())
 }

@@ -103,10 +103,9 @@ impl<'a> Narrator<'a> {
             };
             match &told.note {
                 Note::Leader(leader) => self.on_leader(engine, told, *leader),
-                Note::Members(index) => self.on_members(engine, told, index.0),
                 note => {
                     if log::log_enabled!(target: "kontiki", level) {
-                        self.line(level, told, &note.to_string());
+                        self.line(level, told, &engine.in_words(note));
                     }
                 }
             }
@@ -135,26 +134,11 @@ impl<'a> Narrator<'a> {
         if self.leader.as_ref() == Some(&(leader.clone(), term)) {
             return;
         }
-        match &leader {
-            Some(name) if *name == self.shared.name => {}
-            Some(name) => self.line(Level::Info, told, &format!("follows {name}")),
-            None => self.line(Level::Info, told, "knows no leader"),
+        if leader.as_ref() != Some(&self.shared.name) {
+            self.line(Level::Info, told, &engine.in_words(&told.note));
         }
         self.leader = Some((leader.clone(), term));
         self.config.emit(&Event::Leader { node: self.shared.name.clone(), term, leader });
-    }
-
-    fn on_members(&self, engine: &Engine<Ticket>, told: &Told, index: u64) {
-        let members = engine.core().members().into_iter().flat_map(|members| &members.members);
-        let names: Vec<String> = members
-            .map(|member| match (member.voter, member.incarnation) {
-                (true, Some(_)) => member.name.clone(),
-                (true, None) => format!("{} (never heard)", member.name),
-                (false, _) => format!("{} (learner)", member.name),
-            })
-            .collect();
-        let text = format!("the members are {} as of entry {index}", names.join(", "));
-        self.line(Level::Info, told, &text);
     }
 
     /// What was dropped since it was last told.

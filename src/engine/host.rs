@@ -100,8 +100,8 @@ impl Host {
         }
     }
 
-    #[cfg(test)]
     /// The end of what is applied.
+    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn applied(&self) -> Index {
         self.applied
     }

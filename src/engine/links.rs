@@ -13,7 +13,7 @@ use crate::config::MAX_VALUE_BYTES;
 use crate::core::Core;
 use crate::core::effect::Outgoing as Post;
 use crate::core::lives::Neighbor;
-use crate::core::message::{Envelope, Message};
+use crate::core::message::{AppendEntriesReply, AppendOutcome, Envelope, Message};
 use crate::core::types::{Entry, Life, Time};
 use crate::operation::Operation;
 use crate::wire::fragment::{Incoming, Outgoing};
@@ -28,7 +28,7 @@ const AROUND_ENTRIES: usize = 128;
 /// So many bytes of long messages are on their way to, and held from, one node:
 /// two of the greatest value that a config allows, and what stands around them.
 /// A constant, so that nodes whose files differ can still speak to each other.
-const LONG_BYTES: usize = 2 * (MAX_VALUE_BYTES + 4096);
+pub(super) const LONG_BYTES: usize = 2 * (MAX_VALUE_BYTES + 4096);
 /// Of a long message's fragments something new must come within this time.
 const FRAGMENTS_FOR: u64 = 10_000_000;
 /// So many buffers of datagrams are kept to be used again.
@@ -99,6 +99,11 @@ impl Links {
             match decode_part(part) {
                 Err(refusal) => counts.refuse(refusal),
                 Ok(Part::Message(message)) => {
+                    if is_mismatch(&message)
+                        && let Some(link) = self.of(&frame.header, core)
+                    {
+                        link.outgoing.forget_arrived();
+                    }
                     deliver(&frame.header, message, core, counts, now);
                 }
                 Ok(Part::Fragment(fragment)) => {
@@ -187,6 +192,12 @@ impl Links {
             .flat_map(|link| [link.outgoing.deadline(), link.incoming.deadline()])
             .flatten();
         due.min().unwrap_or(Time(u64::MAX))
+    }
+
+    /// How much is held of long messages from and to each other node.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn held_bytes(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.links.iter().map(|link| (link.incoming.held_bytes(), link.outgoing.held_bytes()))
     }
 
     pub(super) fn recycle(&mut self, datagrams: &mut Vec<(SocketAddr, Vec<u8>)>) {
@@ -310,6 +321,18 @@ fn long_tag(message: &Message, header: &Header, limit: usize) -> Option<u64> {
         }
         _ => None,
     }
+}
+
+/// Whether entries came before those that they continue, so that they must come
+/// again: long messages overtake each other when some of their fragments are lost.
+fn is_mismatch(message: &Message) -> bool {
+    matches!(
+        message,
+        Message::AppendEntriesReply(AppendEntriesReply {
+            outcome: AppendOutcome::Mismatch { .. },
+            ..
+        })
+    )
 }
 
 /// Gives a message to the core. Operations that nobody could read are refused

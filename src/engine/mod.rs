@@ -14,6 +14,8 @@
 //! The state of a volatile node is its memory: a write is done when it is asked
 //! for. Where the log goes to a disk, writes come out, and `written` goes in.
 
+#[cfg(any(test, feature = "sim"))]
+mod bounds;
 mod clients;
 mod counts;
 mod host;
@@ -25,7 +27,7 @@ mod tests;
 use std::net::SocketAddr;
 
 use crate::committed;
-use crate::core::effect::{Detail, Effects, RoleName, Told, Waiting};
+use crate::core::effect::{Detail, Effects, Note, RoleName, Told, Waiting};
 use crate::core::types::{Incarnation, Index, Run, Term, Time, WriteNumber};
 use crate::core::{self, Core, Record, Saved};
 use crate::error::RequestError;
@@ -194,7 +196,8 @@ impl<T> Engine<T> {
         for _ in 0..ROUNDS_A_FLUSH {
             self.clients.drive(&mut self.core, self.host.session_age(), now);
             self.core.flush(now, &mut self.effects);
-            let quiet = self.effects.is_empty();
+            // What is told decides nothing: a node goes the same way unheard.
+            let quiet = self.effects.asks_nothing();
             self.carry_out(output, now);
             let applied = self.apply(output);
             if quiet && !applied {
@@ -298,9 +301,34 @@ impl<T> Engine<T> {
         self.core.known_name(incarnation).map_or_else(|| incarnation.to_string(), str::to_string)
     }
 
+    /// A note in words, with the names of those it speaks of.
+    pub(crate) fn in_words(&self, note: &Note) -> String {
+        match note {
+            Note::Leader(Some(leader)) => format!("follows {}", self.name_of(*leader)),
+            Note::Members(index) => {
+                let members = self.core.members().into_iter().flat_map(|members| &members.members);
+                let names: Vec<String> = members
+                    .map(|member| match (member.voter, member.incarnation) {
+                        (true, Some(_)) => member.name.clone(),
+                        (true, None) => format!("{} (never heard)", member.name),
+                        (false, _) => format!("{} (learner)", member.name),
+                    })
+                    .collect();
+                format!("the members are {} as of entry {index}", names.join(", "))
+            }
+            note => note.to_string(),
+        }
+    }
+
     /// The protocol's state, to look at.
     pub(crate) fn core(&self) -> &Core {
         &self.core
+    }
+
+    /// The end of what is applied.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn applied(&self) -> Index {
+        self.host.applied()
     }
 
     /// The newest client entry that was applied.

@@ -1,1 +1,220 @@
-//! Whether what clients saw can be explained by one order.
+//! Whether what clients saw of an object can be explained by one order: a checker of
+//! linearizability.
+//!
+//! A *history* says of each call when it was made, when it was answered, and with
+//! what. It is linearizable (Herlihy and Wing, "Linearizability: a correctness
+//! condition for concurrent objects", 1990) if each call can be given one moment
+//! between its call and its answer at which it took effect, such that the object,
+//! doing one operation after the other in the order of these moments, would have
+//! given just these answers.
+//!
+//! ```text
+//!   client 0   ├──write 1──┤        ├──write 2───────┤
+//!   client 1         ├──────read: 1───┤    ├──read: 2──┤
+//!                      ▲     ▲         ▲   ▲
+//!                   write 1  read 1   write 2  read 2        one order that explains it
+//! ```
+//!
+//! # How it is found
+//!
+//! The search is that of Wing and Gong ("Testing and verifying concurrent objects",
+//! 1993): whichever call comes first in the order, it was made before any call was
+//! answered. So try each of these in turn; where the model says that the object
+//! could have given that answer, take the call out of the history and go on with
+//! what is left; where nothing fits, put the last one back and try the next. Lowe
+//! ("Testing for linearizability", 2017) made it quick: after two orders of the same
+//! calls that lead to the same state, the rest of the search is the same too, so
+//! each pair of (calls placed, state) is gone into once. Here are also:
+//!
+//! - *Calls without an answer*: they may take effect at any moment after the call,
+//!   or never. They can be placed, and need not be.
+//! - *Calls that only look* ([`Model::only_looks`]): placed as soon as their answer
+//!   fits, and no other place is tried.
+//! - *Cells*: for one key of a key-value store in which no value is written twice
+//!   ([`Cell`]), each call's span is narrowed before the search. A hundred requests of
+//!   unknown fate then cost what a hundred answered ones do.
+//!
+//! A history of many objects is linearizable if that of each object is (locality,
+//! Herlihy and Wing §3.3). So [`check_cells`] judges key by key.
+//!
+//! # Times
+//!
+//! All times of one history are of one clock; microseconds, or any other count that
+//! never goes back. An answer and a call at the same time overlap: the clock cannot
+//! say which came first, so the checker accuses nobody over it.
+//!
+//! # What it does not do
+//!
+//! To decide this is hard in general (NP-complete, Gibbons and Korach 1997), so the
+//! search gives up after so much work and says so: [`Verdict::Undecided`] is neither
+//! good nor bad. And it trusts the history: a request that was answered with a
+//! refusal (it did not and will not take effect) belongs left out, one that may
+//! still take effect belongs in, without an answer.
+
+mod cell;
+mod narrow;
+mod report;
+mod search;
+#[cfg(test)]
+mod tests;
+
+use std::hash::Hash;
+
+pub use cell::{
+    Cell, CellAnswer, CellOperation, CellState, First, check_cell, check_cell_within, check_cells,
+};
+
+use search::{Piece, search};
+
+/// [`check`] gives up after so much work: each operation tried counts one, and so
+/// does each 64-bit word of what is remembered (one for about 64 calls under way at
+/// once). That is some seconds and at most some hundred megabytes.
+///
+/// A history that is dense but of few clients needs about ten for each call.
+pub const WORK_LIMIT: u64 = 4_000_000;
+
+/// What an object does, one operation at a time: what a history is held against.
+///
+/// ```
+/// use kontiki::sim::linear::{Call, Model, check};
+///
+/// /// A counter: each operation adds to it and is answered with the sum.
+/// struct Counter;
+///
+/// impl Model for Counter {
+///     type State = u64;
+///     type Operation = u64;
+///     type Answer = u64;
+///
+///     fn start() -> u64 {
+///         0
+///     }
+///
+///     fn step(sum: &u64, added: &u64, answer: Option<&u64>) -> Option<u64> {
+///         let sum = sum + added;
+///         answer.is_none_or(|&answer| answer == sum).then_some(sum)
+///     }
+/// }
+///
+/// let call = |added, called, answered| Call { client: 0, operation: added, called, answered };
+/// // They overlap, and the one that was called later came first.
+/// let history = [call(2, 10, Some((40, 5))), call(3, 20, Some((30, 3)))];
+/// assert!(check::<Counter>(&history).is_linearizable());
+/// // One after the other, they must add up in that order.
+/// let history = [call(2, 10, Some((20, 5))), call(3, 30, Some((40, 3)))];
+/// assert!(!check::<Counter>(&history).is_linearizable());
+/// ```
+pub trait Model {
+    /// All that decides what the object does from here on.
+    type State: Clone + Eq + Hash;
+    /// What can be asked of the object.
+    type Operation;
+    /// What it can answer.
+    type Answer;
+
+    /// The state before the first operation.
+    fn start() -> Self::State;
+
+    /// The state after `operation`, if in `state` it could have given this answer;
+    /// else `None`. Where `answer` is `None`, nobody knows what it gave, and any
+    /// answer will do.
+    fn step(
+        state: &Self::State,
+        operation: &Self::Operation,
+        answer: Option<&Self::Answer>,
+    ) -> Option<Self::State>;
+
+    /// Whether an operation that gave this answer changed nothing, whatever the
+    /// state was: a read, say.
+    ///
+    /// Such a call is placed as soon as its answer fits: it is not in the way of any
+    /// other, so whatever explains the rest with it later explains the rest with it
+    /// now. `false`, as it is unless a model says otherwise, is always right, and
+    /// only slower.
+    fn only_looks(operation: &Self::Operation, answer: &Self::Answer) -> bool {
+        let _ = (operation, answer);
+        false
+    }
+}
+
+/// One call of a history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call<O, A> {
+    /// Who called; any number, for reports only. One client may have many calls
+    /// under way at once.
+    pub client: usize,
+    /// What was asked.
+    pub operation: O,
+    /// When it was called, in microseconds or any other count that never goes back.
+    pub called: u64,
+    /// When it was answered, not before `called`, and with what. `None`: it was not,
+    /// or the answer was that nobody knows; then it may take effect at any time after
+    /// the call, or never.
+    pub answered: Option<(u64, A)>,
+}
+
+impl<O, A> Call<O, A> {
+    /// When it was called and, if so, when it was answered.
+    fn span(&self) -> (u64, Option<u64>) {
+        let Call { client, called, .. } = *self;
+        let answered = self.answered.as_ref().map(|&(at, _)| at);
+        if let Some(at) = answered {
+            assert!(at >= called, "client {client} was answered at {at}, but called at {called}");
+        }
+        (called, answered)
+    }
+}
+
+/// What [`check`] found. Calls are named by their place in the history, from 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// There is an order that explains every answer.
+    Linearizable {
+        /// Such an order: all calls that were answered, and those without an answer
+        /// that were taken to have had an effect.
+        order: Vec<usize>,
+    },
+    /// No order explains every answer.
+    NotLinearizable {
+        /// The longest beginning of an order that was found: it explains all that it
+        /// holds, and the first answer that came after it stands for what is missing.
+        placed: Vec<usize>,
+        /// One of these would have to come next, and none can: the calls, in the order
+        /// in which they were made, that came before the first answer to a call that
+        /// is not in `placed`. Never empty.
+        stuck: Vec<usize>,
+    },
+    /// The work reached its limit, and either may be true.
+    Undecided {
+        /// The limit, as in [`WORK_LIMIT`].
+        limit: u64,
+    },
+}
+
+impl Verdict {
+    /// Whether an order was found. Not so when the search gave up.
+    pub fn is_linearizable(&self) -> bool {
+        matches!(self, Verdict::Linearizable { .. })
+    }
+}
+
+/// Whether an order explains the history of one object, found with at most
+/// [`WORK_LIMIT`] work. The calls may stand in any order.
+///
+/// # Panics
+///
+/// If a call was answered before it was made.
+pub fn check<M: Model>(history: &[Call<M::Operation, M::Answer>]) -> Verdict {
+    check_within::<M>(history, WORK_LIMIT)
+}
+
+/// The same as [`check`], with a limit of the caller's: any number, counted as
+/// [`WORK_LIMIT`] says.
+///
+/// # Panics
+///
+/// If a call was answered before it was made.
+pub fn check_within<M: Model>(history: &[Call<M::Operation, M::Answer>], limit: u64) -> Verdict {
+    let pieces = history.iter().enumerate().map(|(number, call)| Piece::of(number, call));
+    search::<M>(pieces.collect(), limit)
+}

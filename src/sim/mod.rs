@@ -1,3 +1,295 @@
-//! Whole clusters in one thread, from a seed.
+//! Whole clusters in one thread, from a seed: the library's own proof, and a bench
+//! for state machines of your own (cargo feature `sim`).
+//!
+//! A [`Simulation`] runs any number of nodes. They are the library's own engine, down
+//! to the bytes of each datagram; around it time, network, disks, clocks and clients
+//! are made up. All that happens follows from one seed: the same seed gives the same
+//! run, event for event, on any machine.
+//!
+//! ```
+//! use kontiki::sim::Simulation;
+//!
+//! match Simulation::new(7).run() {
+//!     Ok(report) => println!("{} steps, {} faults, all held", report.steps, report.faults),
+//!     Err(violation) => panic!("{violation}"),
+//! }
+//! ```
+//!
+//! # What happens in it
+//!
+//! First a storm: datagrams are lost, repeated, reordered, delayed and damaged, links
+//! fail in one direction or both, nodes stop, die in the middle of a write, stand
+//! still or lose what they remember, clocks jump, disks hang; all of it as [`Faults`]
+//! says. Meanwhile clients at all nodes ask. Then all faults end, and everything must
+//! heal within a bounded time: one leader, equal logs, an end to every outstanding
+//! request, an answer from every node.
+//!
+//! # What is checked
+//!
+//! After every turn of a node: Raft's five properties (Raft Figure 3), and that terms
+//! and commit indexes never go back, a log votes once a term, nothing is said before
+//! it is durable, nothing is applied twice or left out, every node's state machine
+//! comes to the same values, what was acknowledged is committed, and queues are
+//! bounded. In the end: that what clients saw is linearizable, by [`linear`], whose
+//! checker knows nothing of Raft. A property that does not hold ends the run with a
+//! [`Violation`] that names it, its source and the seed.
+//!
+//! # Your own state machine
+//!
+//! ```
+//! use kontiki::sim::Simulation;
+//! use kontiki::{BoxError, Entry, StateMachine};
+//! use serde_json::{Value, json};
+//!
+//! #[derive(Default)]
+//! struct Sum(i64);
+//!
+//! impl StateMachine for Sum {
+//!     fn apply(&mut self, entry: &Entry) -> Value {
+//!         self.0 += entry.value().as_i64().unwrap_or(0);
+//!         json!(self.0)
+//!     }
+//!     fn query(&self, _: &Value) -> Value {
+//!         json!(self.0)
+//!     }
+//!     fn snapshot(&self) -> Result<Vec<u8>, BoxError> {
+//!         Ok(self.0.to_le_bytes().to_vec())
+//!     }
+//!     fn restore(&mut self, snapshot: &[u8]) -> Result<(), BoxError> {
+//!         self.0 = i64::from_le_bytes(snapshot.try_into()?);
+//!         Ok(())
+//!     }
+//! }
+//!
+//! for seed in 0..3 {
+//!     Simulation::new(seed)
+//!         .state_machine(|_| Sum::default(), |chance| json!(chance.between(1, 9)))
+//!         .queries(|_| json!("sum"))
+//!         .run()?;
+//! }
+//! # Ok::<(), kontiki::sim::Violation>(())
+//! ```
+//!
+//! Every entry is applied at every node, and again after each restart; the values
+//! must be the same. Each query is compared with what a new machine says that was
+//! given the same entries and asked nothing before.
+//!
+//! # What it does not show
+//!
+//! Threads, sockets and the operating system are made up here; `tests/` has the real
+//! ones. It proves nothing about what was not tried: more seeds try more.
 
+mod cells;
+mod chance;
+mod clients;
+mod clock;
+mod faults;
 pub mod linear;
+mod network;
+mod node;
+mod plan;
+mod report;
+mod storm;
+mod story;
+#[cfg(test)]
+mod tests;
+mod witness;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::core::properties::{Broken, Property};
+use crate::guard;
+use crate::machine::StateMachine;
+
+pub use self::chance::Chance;
+pub use self::faults::Faults;
+pub use self::report::{Report, Violation};
+
+use self::chance::micros;
+use self::plan::{Load, Plan};
+use self::storm::Storm;
+use self::story::{Sink, Story};
+use self::world::World;
+
+/// At most so many nodes does a simulation have.
+pub const NODES_LIMIT: usize = 9;
+
+/// No step panics: an assertion that fails is a bug like any other.
+static NO_PANIC: Property =
+    Property { name: "No Panic", source: "design, promise 4: nothing makes a node panic" };
+
+/// One run of a cluster, from a seed.
+///
+/// The seed decides all that is not set: how many nodes there are, whether they have
+/// disks, what goes wrong, how long it lasts, what clients ask.
+pub struct Simulation {
+    plan: Plan,
+    faults: Faults,
+    sink: Option<Sink>,
+}
+
+impl Simulation {
+    /// The run of this seed.
+    pub fn new(seed: u64) -> Simulation {
+        let mut chance = Chance::new(seed ^ 0x0f1a_4e5b);
+        let voters = match chance.between(0, 9) {
+            0 => 1,
+            1 => 2,
+            2..6 => 3,
+            6 => 4,
+            7..9 => 5,
+            _ => 7,
+        };
+        let plan = Plan {
+            seed,
+            voters,
+            learners: *chance.pick(&[0, 0, 0, 1, 2]),
+            disks: chance.permille(700),
+            loopback: chance.permille(500),
+            storm: chance.between(2_000_000, 10_000_000),
+            calm_start: chance.permille(700),
+            request_timeout: *chance.pick(&[1_000_000, 3_000_000, 10_000_000]),
+            clients: chance.between(1, 8) as usize,
+            think: *chance.pick(&[2_000, 20_000, 100_000]),
+            load: if chance.permille(200) { Load::Newest } else { Load::Cells },
+        };
+        Simulation { plan, faults: Faults::of_seed(seed), sink: None }
+    }
+
+    /// So many voters, 1 to [`NODES_LIMIT`] together with the learners.
+    ///
+    /// # Panics
+    ///
+    /// If there are none, or too many.
+    pub fn voters(mut self, voters: usize) -> Simulation {
+        self.plan.voters = voters;
+        self.checked()
+    }
+
+    /// So many learners: nodes that follow and do not vote. 0 to [`NODES_LIMIT`]
+    /// together with the voters.
+    ///
+    /// # Panics
+    ///
+    /// If there are too many.
+    pub fn learners(mut self, learners: usize) -> Simulation {
+        self.plan.learners = learners;
+        self.checked()
+    }
+
+    fn checked(self) -> Simulation {
+        let (voters, size) = (self.plan.voters, self.plan.size());
+        assert!(
+            voters >= 1 && size <= NODES_LIMIT,
+            "a simulation has 1 to {NODES_LIMIT} nodes, one voter at least; {voters} voters of \
+             {size} nodes were asked for"
+        );
+        self
+    }
+
+    /// Whether nodes keep their logs on disks, or in memory only.
+    pub fn disks(mut self, disks: bool) -> Simulation {
+        self.plan.disks = disks;
+        self
+    }
+
+    /// What goes wrong.
+    pub fn faults(mut self, faults: Faults) -> Simulation {
+        self.faults = faults;
+        self
+    }
+
+    /// How long it goes wrong, in virtual time.
+    pub fn storm(mut self, storm: Duration) -> Simulation {
+        self.plan.storm = micros(storm);
+        self
+    }
+
+    /// How many clients there are; each has one request outstanding, at any of the
+    /// nodes.
+    pub fn clients(mut self, clients: usize) -> Simulation {
+        self.plan.clients = clients;
+        self
+    }
+
+    /// Nodes run this state machine, `make` given the node's name, and clients send
+    /// it commands.
+    pub fn state_machine<M: StateMachine>(
+        mut self,
+        make: impl Fn(&str) -> M + 'static,
+        commands: impl Fn(&mut Chance) -> Value + 'static,
+    ) -> Simulation {
+        let machine: plan::MakeMachine = Arc::new(move |name| Box::new(make(name)));
+        self.plan.load = Load::Own { machine, commands: Arc::new(commands), queries: None };
+        self
+    }
+
+    /// Clients ask the state machine this, too. Without a state machine of your own
+    /// it changes nothing.
+    pub fn queries(mut self, ask: impl Fn(&mut Chance) -> Value + 'static) -> Simulation {
+        if let Load::Own { queries, .. } = &mut self.plan.load {
+            *queries = Some(Arc::new(ask));
+        }
+        self
+    }
+
+    /// The run is told, one line an event, each led by the virtual time in seconds and
+    /// whom it is about.
+    pub fn trace(mut self, tell: impl FnMut(&str) + 'static) -> Simulation {
+        self.sink = Some(Box::new(tell));
+        self
+    }
+
+    /// What the seed and the settings make of it, in a few words.
+    pub fn describe(&self) -> String {
+        let Plan { voters, learners, disks, loopback, clients, .. } = self.plan;
+        let (disks, paths) = (
+            if disks { "disks" } else { "no disks" },
+            if loopback { "long datagrams" } else { "datagrams of 1,400 bytes" },
+        );
+        format!("{voters} voters, {learners} learners, {disks}, {paths}, {clients} clients")
+    }
+
+    /// Runs it. Blocks for some milliseconds to seconds, as fast as it can.
+    ///
+    /// The error says what did not hold; a panic of a state machine, or of the
+    /// library, is one too.
+    pub fn run(self) -> Result<Report, Violation> {
+        let Simulation { plan, faults, sink } = self;
+        let mut world = World::new(plan, faults, Story::new(sink));
+        let ran = catch_unwind(AssertUnwindSafe(|| run(&mut world)));
+        match ran {
+            Ok(Ok(report)) => Ok(report),
+            Ok(Err(violation)) => Err(*violation),
+            Err(panic) => {
+                let broken = Broken { property: &NO_PANIC, what: guard::said(&*panic) };
+                Err(Violation::new(world.plan.seed, world.now, None, &broken))
+            }
+        }
+    }
+}
+
+fn run(world: &mut World) -> Result<Report, Box<Violation>> {
+    let mut storm = Storm::new(world);
+    storm.rage(world)?;
+    let healed_in = storm.heal(world)?;
+    world.check_all()?;
+    Ok(Report {
+        seed: world.plan.seed,
+        steps: world.steps,
+        faults: world.faults_so_far(),
+        requests: world.clients.asked(),
+        answered: world.clients.answered(),
+        unknown: world.clients.unknown,
+        committed: world.history.committed().0,
+        leaders: world.history.leaders() as u64,
+        lasted: Duration::from_micros(world.now),
+        healed_in: Duration::from_micros(healed_in),
+        digest: world.story.digest(),
+    })
+}

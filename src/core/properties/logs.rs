@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::super::effect::RoleName;
 use super::super::quorum;
 use super::super::state::Role;
-use super::super::types::{ClusterId, Entry, Incarnation, Index, Term};
+use super::super::types::{Entry, Incarnation, Index, Term};
 use super::super::{Core, log::Log};
 use super::{Disk, ELECTION_SAFETY, History, Property, Verdict, broken, ensure};
 
@@ -74,6 +74,10 @@ impl History {
         let before = self.mirrors.get(&core.me());
         let was = before.map_or(Index(0), |mirror| mirror.commit_index);
         let commit_index = core.commit_index();
+        // Who led when it was last looked at may have committed, and then stepped down.
+        let led = before.filter(|mirror| mirror.role == RoleName::Leader);
+        let leads = core.role() == RoleName::Leader;
+        let term = led.filter(|_| !leads).map_or(core.term(), |mirror| mirror.hard.term);
         let committed = self.committed.entry(cluster).or_default();
         let known = committed.len();
         let new = commit_index.0.saturating_sub(was.0) as usize;
@@ -82,15 +86,14 @@ impl History {
                 Some((first, _)) => ensure(&STATE_MACHINE_SAFETY, first == entry, || {
                     format!("{first:?} and {entry:?} are committed at {index}")
                 })?,
-                None => committed.push((entry.clone(), core.term())),
+                None => committed.push((entry.clone(), term)),
             }
         }
         if committed.len() > known {
-            let leads = core.role() == RoleName::Leader;
-            ensure(&COMMIT_RULE, leads, || {
+            ensure(&COMMIT_RULE, leads || led.is_some(), || {
                 format!("a follower commits {commit_index} before any leader")
             })?;
-            check_majority_on_disk(core, commit_index, disks)?;
+            check_majority_on_disk(core, term, commit_index, disks)?;
             for other in others.filter(|other| other.hard().cluster == Some(cluster)) {
                 check_completeness(other, committed, known)?;
             }
@@ -134,11 +137,6 @@ impl History {
     pub fn committed_entries(&self) -> &[(Entry, Term)] {
         self.committed.values().max_by_key(|committed| committed.len()).map_or(&[], |all| all)
     }
-
-    /// The clusters of which anything is committed, and how much.
-    pub fn clusters(&self) -> impl Iterator<Item = (ClusterId, usize)> {
-        self.committed.iter().map(|(cluster, committed)| (*cluster, committed.len()))
-    }
 }
 
 /// How much of a log is as it was.
@@ -170,19 +168,20 @@ fn check_completeness(core: &Core, committed: &[(Entry, Term)], from: usize) -> 
 
 fn check_majority_on_disk(
     core: &Core,
+    term: Term,
     index: Index,
     disks: &BTreeMap<Incarnation, Disk>,
 ) -> Verdict {
     let Some(members) = core.members() else {
         return broken(&COMMIT_RULE, "commits without members".to_string());
     };
-    let term = core.log().term_at(index);
-    ensure(&COMMIT_RULE, term == Some(core.term()), || {
-        format!("counts copies of {index}, of term {term:?}")
+    let of = core.log().term_at(index);
+    ensure(&COMMIT_RULE, of == Some(term), || {
+        format!("counts copies of {index}, of term {of:?}, in term {term}")
     })?;
     let has = |voter: Incarnation| {
         disks.get(&voter).is_some_and(|disk| {
-            disk.hard.cluster == core.hard().cluster && disk.term_at(index) == term
+            disk.hard.cluster == core.hard().cluster && disk.term_at(index) == of
         })
     };
     ensure(&COMMIT_RULE, quorum::is_majority(members, has), || {

@@ -1,10 +1,9 @@
-//! What is said rests on what is durable; what is read is not older than what was
-//! committed when it was asked for.
+//! What is said rests on what is durable.
 
 use super::super::Core;
 use super::super::message::{AppendOutcome, Envelope, Message};
-use super::super::types::{Incarnation, Index, Run, Term};
-use super::{Disk, History, Property, Verdict, broken, ensure};
+use super::super::types::{Incarnation, Index, Term};
+use super::{Disk, History, Property, Verdict, ensure};
 
 /// Term, vote and cluster of any message, and the entries of an acknowledgement,
 /// are durable before it leaves.
@@ -16,10 +15,6 @@ pub static DURABLE_FIRST: Property = Property {
 /// A log votes once a term, whatever its runs forget.
 pub static VOTE_ONCE: Property =
     Property { name: "One Vote A Term", source: "Raft §5.2: first come, first served" };
-
-/// A read is served no older than what any node had committed when it was asked for.
-pub static READS_NOT_STALE: Property =
-    Property { name: "Reads Are Not Stale", source: "thesis §6.4" };
 
 impl History {
     /// Checks a message that `core` lets out, with what is on its disk.
@@ -72,22 +67,6 @@ impl History {
         ));
         ensure(&DURABLE_FIRST, there && (known || matched == Index(0)), || {
             format!("acknowledges {matched}, and the disk ends at {}", disk.last_index())
-        })
-    }
-
-    /// A read was asked for: all that anybody has committed by now must be seen.
-    pub fn read_asked(&mut self, run: Run, id: u64) {
-        let reached = self.committed();
-        self.reads.insert((run, id), reached);
-    }
-
-    /// A read is confirmed up to `index`.
-    pub fn check_read(&self, run: Run, id: u64, index: Index) -> Verdict {
-        let Some(&least) = self.reads.get(&(run, id)) else {
-            return broken(&READS_NOT_STALE, format!("read {id} was never asked"));
-        };
-        ensure(&READS_NOT_STALE, index >= least, || {
-            format!("read {id} gets {index}, {least} was committed before")
         })
     }
 }

@@ -214,8 +214,8 @@ impl Incoming {
         Some(oldest.plus(self.age_us))
     }
 
-    #[cfg(test)]
     /// The bytes of all fragments that are kept.
+    #[cfg(any(test, feature = "sim"))]
     pub fn held_bytes(&self) -> usize {
         self.held_bytes
     }

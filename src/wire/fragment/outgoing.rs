@@ -324,6 +324,17 @@ impl Outgoing {
         self.arrived.iter().any(|(arrived, at)| *arrived == tag && now.since(*at) < LATELY_US)
     }
 
+    /// What has arrived was of no use to the peer: it may be sent again at once.
+    pub fn forget_arrived(&mut self) {
+        self.arrived.clear();
+    }
+
+    /// How many bytes of messages are held.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn held_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
     /// Whether there is nothing to send and nothing to wait for.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()

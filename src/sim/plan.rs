@@ -1,0 +1,70 @@
+//! What a simulated world is made of.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::core::lives::Neighbor;
+use crate::machine::StateMachine;
+
+use super::Chance;
+
+/// Makes the state machine of a node.
+pub(super) type MakeMachine = Arc<dyn Fn(&str) -> Box<dyn StateMachine>>;
+/// Says what a client asks next.
+pub(super) type MakeValue = Arc<dyn Fn(&mut Chance) -> Value>;
+
+/// What clients do.
+#[derive(Clone)]
+pub(super) enum Load {
+    /// Without a state machine: the newest value is written and read.
+    Newest,
+    /// Cells of a key-value store, with ids, swaps and lookups.
+    Cells,
+    /// What a user's program does to a state machine of its own.
+    Own { machine: MakeMachine, commands: MakeValue, queries: Option<MakeValue> },
+}
+
+/// What a world is made of, all of it decided before it begins.
+#[derive(Clone)]
+pub(super) struct Plan {
+    pub(super) seed: u64,
+    pub(super) voters: usize,
+    pub(super) learners: usize,
+    /// Whether nodes have disks, or keep everything in memory.
+    pub(super) disks: bool,
+    /// Whether the nodes are on one machine: datagrams of 60,000 bytes, else 1,400.
+    pub(super) loopback: bool,
+    /// How long the faults go on, in microseconds.
+    pub(super) storm: u64,
+    /// Whether the cluster is founded before the faults begin.
+    pub(super) calm_start: bool,
+    pub(super) request_timeout: u64,
+    pub(super) clients: usize,
+    /// How long a client waits between two requests, at most.
+    pub(super) think: u64,
+    pub(super) load: Load,
+}
+
+impl Plan {
+    /// How many nodes there are.
+    pub(super) fn size(&self) -> usize {
+        self.voters + self.learners
+    }
+
+    /// A line of the file: the first are voters.
+    pub(super) fn neighbor(&self, place: usize) -> Neighbor {
+        let ip = match self.loopback {
+            true => Ipv4Addr::LOCALHOST,
+            false => Ipv4Addr::new(10, 0, 0, 1 + place as u8),
+        };
+        let address = SocketAddr::from((ip, 7000 + place as u16));
+        Neighbor { name: format!("node{place}"), address, voter: place < self.voters }
+    }
+
+    /// The place of the node with that address.
+    pub(super) fn place_of(&self, address: SocketAddr) -> usize {
+        usize::from(address.port() - 7000)
+    }
+}

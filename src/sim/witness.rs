@@ -1,0 +1,242 @@
+//! What state machines are given and what they make of it, watched from both sides.
+//!
+//! Every machine of a world is wrapped in a `Witness`. All of them write into one
+//! `Ledger`: which entry was applied to what effect. It knows from the committed log
+//! alone, by a naive rule, which entries are to be applied.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use crate::committed::Entry;
+use crate::core::properties::{Property, Verdict, ensure};
+use crate::core::types::{Index, Payload};
+use crate::error::BoxError;
+use crate::machine::StateMachine;
+use crate::operation::Operation;
+
+use super::plan::MakeMachine;
+
+/// A state machine is given each client's command once, in the log's order, and no
+/// other.
+pub(super) static APPLIED_ONCE: Property =
+    Property { name: "Applied Once", source: "thesis §6.3: each command takes effect once" };
+
+/// `apply` depends on nothing but the entries before: all nodes get the same value.
+pub(super) static SAME_VALUES: Property = Property {
+    name: "Same Values",
+    source: "StateMachine::apply must be deterministic (Raft §2, replicated state machines)",
+};
+
+/// A query sees what the entries made, and changes nothing.
+pub(super) static QUERIES_SEE_THE_LOG: Property = Property {
+    name: "Queries See The Log",
+    source: "StateMachine::query only reads (thesis §6.4, read-only queries)",
+};
+
+/// A query that was answered: after which entry, what was asked, what was said.
+#[derive(Clone, Debug)]
+struct Asked {
+    node: String,
+    after: u64,
+    question: Value,
+    answer: Value,
+}
+
+/// What all machines of a world did.
+#[derive(Default)]
+pub(super) struct Ledger {
+    /// What is to be applied: indexes of the committed log.
+    due: BTreeSet<u64>,
+    seen: BTreeSet<(Index, u64)>,
+    ids: BTreeSet<String>,
+    floors: BTreeMap<Index, u64>,
+    /// How much of the committed log was looked at.
+    looked: usize,
+    /// What was applied: the JSON, the value, and who was first.
+    applied: BTreeMap<u64, (Entry, Value, String)>,
+    asked: Vec<Asked>,
+    broken: Option<Verdict>,
+}
+
+/// So many queries are compared with a machine that saw nothing but the log.
+const QUERIES_COMPARED: usize = 24;
+
+impl Ledger {
+    /// More is committed: which of it counts is decided here as the rule is stated,
+    /// the first of its session's number, if not below its floor, and of its id.
+    pub(super) fn committed<'a>(&mut self, entries: impl Iterator<Item = &'a Payload>) {
+        for payload in entries.skip(self.looked) {
+            self.looked += 1;
+            let Payload::Client(bytes) = payload else { continue };
+            match Operation::decode(bytes) {
+                Some(Operation::Command(command)) => {
+                    let floor = self.floor(command.session, command.floor);
+                    let first = self.seen.insert((command.session, command.seq));
+                    let counts = first && command.seq >= floor;
+                    if counts && command.id.is_none_or(|id| self.ids.insert(id.to_string())) {
+                        self.due.insert(self.looked as u64);
+                    }
+                }
+                Some(Operation::Renew { session, floor }) => {
+                    self.floor(session, floor);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What a client has settled, be it as unknown, takes no effect any more. The
+    /// floor as it was, before this entry stated its own.
+    fn floor(&mut self, session: Index, stated: u64) -> u64 {
+        let floor = self.floors.entry(session).or_default();
+        let before = *floor;
+        *floor = before.max(stated);
+        before
+    }
+
+    /// What was found wrong, if anything.
+    pub(super) fn verdict(&mut self) -> Verdict {
+        self.broken.take().unwrap_or(Ok(()))
+    }
+
+    fn check_given(&self, node: &str, entry: &Entry, last: u64) -> Verdict {
+        let index = entry.index;
+        ensure(&APPLIED_ONCE, index > last && self.due.contains(&index), || {
+            let why = if index <= last {
+                format!("after {last}")
+            } else {
+                "which is no new command, or not committed".to_string()
+            };
+            format!("{node} was given entry {index} ({}), {why}", entry.json())
+        })?;
+        let skipped = self.due.range(last + 1..index).next();
+        ensure(&APPLIED_ONCE, skipped.is_none(), || {
+            format!("{node} was given entry {index} after {last}, without {skipped:?}")
+        })
+    }
+
+    fn check_value(&mut self, node: &str, entry: &Entry, value: &Value) -> Verdict {
+        let first = || (entry.clone(), value.clone(), node.to_string());
+        let (known, was, at) = self.applied.entry(entry.index).or_insert_with(first);
+        ensure(&SAME_VALUES, known == entry && was == value, || {
+            format!(
+                "entry {} is {} and gives {was} at {at}, is {} and gives {value} at {node}",
+                entry.index,
+                known.json(),
+                entry.json()
+            )
+        })
+    }
+
+    fn note(&mut self, verdict: Verdict) {
+        if verdict.is_err() && self.broken.is_none() {
+            self.broken = Some(verdict);
+        }
+    }
+
+    /// Compares queries with what a machine says that was given the log up to there
+    /// and asked nothing else.
+    pub(super) fn check_queries(&self, make: &MakeMachine) -> Verdict {
+        let apart = self.asked.len().div_ceil(QUERIES_COMPARED).max(1);
+        for asked in self.asked.iter().step_by(apart) {
+            let mut machine = make(&asked.node);
+            for (_, (entry, ..)) in self.applied.range(..=asked.after) {
+                machine.apply(entry);
+            }
+            let right = machine.query(&asked.question);
+            ensure(&QUERIES_SEE_THE_LOG, right == asked.answer, || {
+                format!(
+                    "after entry {} {} answers {} with {}; a machine that was given the same \
+                     entries and asked nothing before says {right}",
+                    asked.after, asked.node, asked.question, asked.answer
+                )
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// A machine, and what it does written down.
+pub(super) struct Witness {
+    pub(super) machine: Box<dyn StateMachine>,
+    pub(super) ledger: Arc<Mutex<Ledger>>,
+    pub(super) node: String,
+    pub(super) last: u64,
+}
+
+impl StateMachine for Witness {
+    fn apply(&mut self, entry: &Entry) -> Value {
+        let given = self.ledger.lock().check_given(&self.node, entry, self.last);
+        self.last = entry.index;
+        let value = self.machine.apply(entry);
+        let mut ledger = self.ledger.lock();
+        ledger.note(given);
+        let same = ledger.check_value(&self.node, entry, &value);
+        ledger.note(same);
+        value
+    }
+
+    fn query(&self, question: &Value) -> Value {
+        let answer = self.machine.query(question);
+        self.ledger.lock().asked.push(Asked {
+            node: self.node.clone(),
+            after: self.last,
+            question: question.clone(),
+            answer: answer.clone(),
+        });
+        answer
+    }
+
+    fn snapshot(&self) -> Result<Vec<u8>, BoxError> {
+        self.machine.snapshot()
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), BoxError> {
+        self.machine.restore(snapshot)
+    }
+
+    fn applied(&self) -> u64 {
+        self.machine.applied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::cells::Cells;
+    use super::*;
+
+    fn witness(ledger: &Arc<Mutex<Ledger>>, node: &str) -> Witness {
+        let machine = Box::new(Cells::default());
+        Witness { machine, ledger: Arc::clone(ledger), node: node.to_string(), last: 0 }
+    }
+
+    fn entry(index: u64, value: u64) -> Entry {
+        Entry::new(index, 1, &json!(["put", "k", value])).expect("it is JSON")
+    }
+
+    #[test]
+    fn what_is_given_twice_or_left_out_or_comes_to_something_else_is_noticed() {
+        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        ledger.lock().due.extend([3, 5, 6]);
+        let (mut one, mut other) = (witness(&ledger, "node0"), witness(&ledger, "node1"));
+        for index in [3, 5, 6] {
+            one.apply(&entry(index, index));
+        }
+        assert_eq!(ledger.lock().verdict(), Ok(()));
+        let property = || ledger.lock().verdict().expect_err("it is wrong").property;
+        one.apply(&entry(6, 6));
+        assert_eq!(property(), &APPLIED_ONCE, "twice");
+        other.apply(&entry(5, 5));
+        assert_eq!(property(), &APPLIED_ONCE, "3 was left out");
+        other.apply(&entry(7, 7));
+        assert_eq!(property(), &APPLIED_ONCE, "nobody asked for it");
+        let mut third = witness(&ledger, "node2");
+        third.apply(&entry(3, 4));
+        assert_eq!(property(), &SAME_VALUES);
+    }
+}
