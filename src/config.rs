@@ -125,8 +125,7 @@ impl Config {
     /// [`Error::Io`] if it cannot be read, [`Error::Config`] for each mistake in it.
     pub fn load(path: impl AsRef<Path>) -> Result<Config, Error> {
         let path = path.as_ref();
-        let keys = read::file(path)?;
-        Config::of(keys, &read::shown(path)).map_err(|error| read::in_file(error, path))
+        Config::of_file(&read::file(path)?, path)
     }
 
     /// The nodes, all of them voters, with all else by default.
@@ -254,6 +253,13 @@ impl Config {
         self.inner.hub.emit(event);
     }
 
+    /// A config of what the file at this path says.
+    pub(crate) fn of_file(bytes: &[u8], path: &Path) -> Result<Config, Error> {
+        let keys = read::keys(bytes, path);
+        let config = keys.and_then(|keys| Config::of(keys, &read::shown(path)));
+        config.map_err(|error| read::in_file(error, path))
+    }
+
     /// A config of what somebody wrote, flat or full; `whole` is what to call it.
     fn of(keys: Value, whole: &str) -> Result<Config, Error> {
         let Value::Object(keys) = keys else {
@@ -349,6 +355,14 @@ macro_rules! from_path {
 }
 
 from_path!(&str String &String &Path PathBuf &PathBuf);
+
+#[cfg(any(test, fuzzing))]
+impl Config {
+    /// What was given, in the full form.
+    pub(crate) fn keys(&self) -> &Map<String, Value> {
+        &self.inner.keys
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -476,6 +490,17 @@ mod tests {
         config.check_name("a").unwrap();
         let text = config.check_name("aa").unwrap_err().to_string();
         assert!(text.contains("\"aa\"") && text.contains("a, b"), "{text}");
+    }
+
+    /// Found by fuzzing: of the mistakes in a file, a key that stands twice was the
+    /// only one that was told without the file.
+    #[test]
+    fn a_key_that_stands_twice_is_told_with_its_file() {
+        let path = Path::new("the-file.json");
+        for text in [r#"{"port": "128.0", "port": 1}"#, r#"{"nodes": {"a": {"ip": 1, "ip": 2}}}"#] {
+            let error = Config::of_file(text.as_bytes(), path).unwrap_err().to_string();
+            assert!(error.contains("stands twice (in the-file.json)"), "{error}");
+        }
     }
 
     #[test]

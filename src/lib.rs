@@ -96,6 +96,9 @@ mod driver;
 mod engine;
 mod error;
 mod event;
+#[cfg(any(test, all(fuzzing, feature = "sim")))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod machine;
 mod node;

@@ -17,9 +17,8 @@ use crate::error::Error;
 /// No file of nodes is larger; what is, is another file.
 const FILE_BYTES_LIMIT: u64 = 1 << 20;
 
-/// What the file says, its objects' keys each once.
-pub(super) fn file(path: &Path) -> Result<Value, Error> {
-    let bytes = read(path)?;
+/// What the file at this path says, its objects' keys each once.
+pub(super) fn keys(bytes: &[u8], path: &Path) -> Result<Value, Error> {
     let shown = shown(path);
     if bytes.len() as u64 > FILE_BYTES_LIMIT {
         return Err(Error::config(
@@ -31,7 +30,7 @@ pub(super) fn file(path: &Path) -> Result<Value, Error> {
     let remedy = "the file must be JSON, such as \
                   {\"nodes\": {\"node0\": {\"ip\": \"127.0.0.1\", \"port\": 5565}}}";
     let not_json = |problem: String| Error::config(shown.clone(), problem, remedy);
-    let text = str::from_utf8(&bytes).map_err(|error| {
+    let text = str::from_utf8(bytes).map_err(|error| {
         not_json(format!("not JSON: byte {} is not UTF-8 text", error.valid_up_to()))
     })?;
     // Some editors put a mark in front that JSON does not allow.
@@ -81,7 +80,7 @@ pub(super) fn nodes(
 }
 
 /// The file's bytes, one more than the limit at most.
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
+pub(super) fn file(path: &Path) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     let result =
         File::open(path).and_then(|file| file.take(FILE_BYTES_LIMIT + 1).read_to_end(&mut bytes));

@@ -30,6 +30,8 @@
 //! - A refused append says where the logs may still agree, and the leader looks
 //!   from its side, too: one round trip a term, at most.
 
+#[cfg(test)]
+pub mod bugs;
 pub mod durability;
 pub mod effect;
 pub mod lives;

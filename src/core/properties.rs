@@ -34,33 +34,33 @@ pub struct Property {
 }
 
 /// At most one leader in a term, and never two clusters with a leader each.
-pub static ELECTION_SAFETY: Property =
+pub const ELECTION_SAFETY: Property =
     Property { name: "Election Safety", source: "Raft Figure 3, §5.2" };
 
 /// Term and commit index never go back; a vote is not changed within a term; a
 /// cluster is joined once.
-pub static NEVER_BACK: Property = Property { name: "Never Back", source: "Raft Figure 2, §5.2" };
+pub const NEVER_BACK: Property = Property { name: "Never Back", source: "Raft Figure 2, §5.2" };
 
 /// What a state machine may be given is committed and durable there.
-pub static APPLY_DURABLE: Property = Property {
+pub const APPLY_DURABLE: Property = Property {
     name: "Applied When Durable",
     source: "thesis §10.2.1: only what is durable may be applied",
 };
 
 /// `next_index` is above `match_index`, and only members are followed.
-pub static PROGRESS: Property =
+pub const PROGRESS: Property =
     Property { name: "Progress In Order", source: "Raft Figure 2, nextIndex and matchIndex" };
 
 /// Honest nodes never find proof that safety is broken.
-pub static NO_FAILURE: Property =
+pub const NO_FAILURE: Property =
     Property { name: "No Node Fails", source: "Raft §5.2, §5.4: what a node finds impossible" };
 
 /// No queue grows without bound, whatever comes and whatever hangs.
-pub static BOUNDED: Property = Property { name: "Bounded Queues", source: "design, promise 4" };
+pub const BOUNDED: Property = Property { name: "Bounded Queues", source: "design, promise 4" };
 
 /// All of them: each has been seen to fail.
 #[cfg(test)]
-pub static ALL: [&Property; 14] = [
+pub const ALL: [&Property; 14] = [
     &ELECTION_SAFETY,
     &logs::LEADER_APPEND_ONLY,
     &logs::LOG_MATCHING,

@@ -63,6 +63,8 @@ struct Command<T> {
     place: Place,
     /// How often it was sent: what never was cannot have been committed.
     attempts: u32,
+    /// How often it was sent to the present leader: the wait doubles with each.
+    tries: u32,
 }
 
 /// The session in which this run's commands are numbered.
@@ -121,7 +123,14 @@ impl<T> Clients<T> {
         let body = Body::Unsent { buffer, id };
         let deadline = now.plus(self.timeout);
         let place = Place::Queued;
-        self.commands.push_back(Some(Command { ticket, body, deadline, place, attempts: 0 }));
+        self.commands.push_back(Some(Command {
+            ticket,
+            body,
+            deadline,
+            place,
+            attempts: 0,
+            tries: 0,
+        }));
     }
 
     /// When a read that comes now ends at the latest.
@@ -143,6 +152,7 @@ impl<T> Clients<T> {
     /// old one and has not shown in the log goes to the new one.
     pub(crate) fn on_leader_change(&mut self) {
         for command in self.commands.iter_mut().flatten() {
+            command.tries = 0;
             if matches!(command.place, Place::Sent(_)) {
                 command.place = Place::Queued;
             }
@@ -296,7 +306,7 @@ impl<T> Clients<T> {
         for command in self.commands.iter_mut().flatten() {
             // A long one is on its way for a while, to the leader and back in the log;
             // the fragments that are lost are sent again without this.
-            let patience = (self.patience << command.attempts.saturating_sub(1).min(4))
+            let patience = (self.patience << command.tries.saturating_sub(1).min(4))
                 + PATIENCE_A_BYTE * command.size_bytes() as u64;
             if matches!(command.place, Place::Sent(at) if now.since(at) >= patience) {
                 command.place = Place::Queued;
@@ -376,6 +386,7 @@ impl<T> Clients<T> {
             {
                 command.place = Place::Sent(now);
                 command.attempts += 1;
+                command.tries += 1;
             }
         }
         sent

@@ -325,6 +325,12 @@ impl<T> Engine<T> {
         &self.core
     }
 
+    /// The protocol's state, to put bugs in.
+    #[cfg(test)]
+    pub(crate) fn core_mut(&mut self) -> &mut Core {
+        &mut self.core
+    }
+
     /// The end of what is applied.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn applied(&self) -> Index {

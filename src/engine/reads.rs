@@ -44,6 +44,8 @@ const NUMBERS_KEPT: usize = 16;
 #[derive(Debug)]
 struct Asking<T> {
     numbers: Vec<u64>,
+    /// How often the present leader was asked: the wait doubles with each.
+    tries: u32,
     again_at: Time,
     reads: Vec<Read<T>>,
 }
@@ -88,17 +90,18 @@ impl<T> Reads<T> {
     pub(crate) fn on_leader_change(&mut self) {
         for asking in &mut self.under_way {
             asking.again_at = Time(0);
+            asking.tries = 0;
         }
     }
 
     /// Asks for all that waits, if there is a leader to ask.
     pub(crate) fn drive(&mut self, core: &mut Core, now: Time) {
         for asking in self.under_way.iter_mut().filter(|asking| asking.again_at <= now) {
-            let times = asking.numbers.len();
-            asking.again_at = now.plus(self.patience << times.min(4));
+            asking.again_at = now.plus(self.patience << asking.tries.min(4));
             if core.read(self.last_number + 1) {
+                asking.tries += 1;
                 self.last_number += 1;
-                if times == NUMBERS_KEPT {
+                if asking.numbers.len() == NUMBERS_KEPT {
                     asking.numbers.remove(0);
                 }
                 asking.numbers.push(self.last_number);
@@ -111,7 +114,8 @@ impl<T> Reads<T> {
             self.last_number += 1;
             let reads = std::mem::take(&mut self.waiting);
             let again_at = now.plus(self.patience);
-            self.under_way.push(Asking { numbers: vec![self.last_number], again_at, reads });
+            let numbers = vec![self.last_number];
+            self.under_way.push(Asking { numbers, tries: 1, again_at, reads });
         }
     }
 

@@ -15,20 +15,20 @@ use super::linear::{self, Call, CellAnswer, CellOperation};
 use super::plan::Load;
 
 /// What was answered with a reply is committed, at that place.
-pub(super) static ACKNOWLEDGED_KEPT: Property =
+pub(super) const ACKNOWLEDGED_KEPT: Property =
     Property { name: "Acknowledged Is Kept", source: "design, promise 3; Raft Figure 3" };
 
 /// Each request ends, and once.
-pub(super) static ENDS_ONCE: Property =
+pub(super) const ENDS_ONCE: Property =
     Property { name: "Each Request Ends", source: "design, Exactly once: every request ends" };
 
 /// What clients saw of each cell has an order that explains it.
-pub(super) static LINEARIZABLE: Property =
+pub(super) const LINEARIZABLE: Property =
     Property { name: "Linearizable", source: "Raft §8; Herlihy and Wing, Linearizability, 1990" };
 
 /// A command stands in the log behind all that was answered before it was asked; a
 /// query sees it.
-pub(super) static REAL_TIME_ORDER: Property =
+pub(super) const REAL_TIME_ORDER: Property =
     Property { name: "Real-Time Order", source: "Raft §8, thesis §6.3 and §6.4" };
 
 /// How something is asked.

@@ -120,7 +120,7 @@ use self::world::World;
 pub const NODES_LIMIT: usize = 9;
 
 /// No step panics: an assertion that fails is a bug like any other.
-static NO_PANIC: Property =
+const NO_PANIC: Property =
     Property { name: "No Panic", source: "design, promise 4: nothing makes a node panic" };
 
 /// One run of a cluster, from a seed.
@@ -238,6 +238,13 @@ impl Simulation {
         self
     }
 
+    /// What clients do.
+    #[cfg(test)]
+    fn on(mut self, load: Load) -> Simulation {
+        self.plan.load = load;
+        self
+    }
+
     /// The run is told, one line an event, each led by the virtual time in seconds and
     /// whom it is about.
     pub fn trace(mut self, tell: impl FnMut(&str) + 'static) -> Simulation {
@@ -260,8 +267,14 @@ impl Simulation {
     /// The error says what did not hold; a panic of a state machine, or of the
     /// library, is one too.
     pub fn run(self) -> Result<Report, Violation> {
+        self.run_with(|_| {})
+    }
+
+    /// The same, after something was done to the world.
+    fn run_with(self, prepare: impl FnOnce(&mut World)) -> Result<Report, Violation> {
         let Simulation { plan, faults, sink } = self;
         let mut world = World::new(plan, faults, Story::new(sink));
+        prepare(&mut world);
         let ran = catch_unwind(AssertUnwindSafe(|| run(&mut world)));
         match ran {
             Ok(Ok(report)) => Ok(report),

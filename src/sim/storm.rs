@@ -9,7 +9,7 @@ use super::faults::Faults;
 use super::world::{Step, World};
 
 /// When all faults have ended, the cluster serves again, within a bounded time.
-pub(super) static HEALS: Property = Property {
+pub(super) const HEALS: Property = Property {
     name: "Everything Heals",
     source: "Raft §5.6: a leader is elected and serves as long as a majority can communicate",
 };

@@ -1,3 +1,8 @@
-//! The simulator's own tests.
+//! The simulator's own tests: seeds in every run, the same seed twice, and a bug for
+//! each property.
 
-use super::*;
+mod bugs;
+mod cases;
+mod seeds;
+
+pub(super) use self::bugs::{Bug, rewritten};

@@ -21,17 +21,17 @@ use super::plan::MakeMachine;
 
 /// A state machine is given each client's command once, in the log's order, and no
 /// other.
-pub(super) static APPLIED_ONCE: Property =
+pub(super) const APPLIED_ONCE: Property =
     Property { name: "Applied Once", source: "thesis §6.3: each command takes effect once" };
 
 /// `apply` depends on nothing but the entries before: all nodes get the same value.
-pub(super) static SAME_VALUES: Property = Property {
+pub(super) const SAME_VALUES: Property = Property {
     name: "Same Values",
     source: "StateMachine::apply must be deterministic (Raft §2, replicated state machines)",
 };
 
 /// A query sees what the entries made, and changes nothing.
-pub(super) static QUERIES_SEE_THE_LOG: Property = Property {
+pub(super) const QUERIES_SEE_THE_LOG: Property = Property {
     name: "Queries See The Log",
     source: "StateMachine::query only reads (thesis §6.4, read-only queries)",
 };

@@ -81,6 +81,9 @@ pub(super) struct World {
     events: BTreeMap<(u64, u64), Event>,
     event: u64,
     output: Output<u64>,
+    /// What tests put wrong.
+    #[cfg(test)]
+    pub(super) bug: Option<Box<dyn super::tests::Bug>>,
 }
 
 impl World {
@@ -119,6 +122,8 @@ impl World {
             chance,
             faults,
             plan,
+            #[cfg(test)]
+            bug: None,
         };
         for client in 0..world.plan.clients {
             world.client_rests(client);
@@ -380,6 +385,11 @@ impl World {
     fn arrive(&mut self, from: usize, to: usize, bytes: Vec<u8>) {
         // A link that was cut takes with it what was under way.
         let open = self.network.is_open(from, to);
+        #[cfg(test)]
+        let bytes = match &mut self.bug {
+            Some(bug) => super::tests::rewritten(&bytes, |message| bug.arrives(message)),
+            None => bytes,
+        };
         let now = self.now;
         if let Some(running) = self.nodes[to].running.as_mut().filter(|_| open) {
             running.put(Input::Datagram(bytes), now);
@@ -456,6 +466,8 @@ impl World {
         running.engine.flush(&mut output, time);
         let away = self.chance.micros(self.faults.turn);
         running.rest(now, away);
+        #[cfg(test)]
+        self.put_bugs_in(place, &mut output);
         self.check(place)?;
         let carried = self.carry_out(place, &mut output);
         self.output = output;
@@ -510,6 +522,10 @@ impl World {
             // Writes are done in order, and none while the disk hangs.
             let last = running.writes.back().map_or(0, |(due, _)| *due);
             let due = due.max(last).max(running.hangs_until);
+            #[cfg(test)]
+            if self.bug.as_ref().is_some_and(|bug| bug.says_written_too_early()) {
+                running.put(Input::Written(record.number), self.now);
+            }
             running.writes.push_back((due, record));
             self.at(due, Event::DiskIsDone { node: place, start });
         }

@@ -85,7 +85,8 @@ pub struct FragmentAck {
     pub following: u128,
 }
 
-fn put_fragment(fragment: &Fragment<'_>, out: &mut Vec<u8>) {
+/// Appends the fragment, kind byte and all.
+pub fn put_fragment(fragment: &Fragment<'_>, out: &mut Vec<u8>) {
     out.push(KIND_FRAGMENT);
     let place = [fragment.id, fragment.total_bytes, fragment.fragment_bytes, fragment.index];
     for number in place {
@@ -118,7 +119,8 @@ pub fn decode_fragment(part: &[u8]) -> Result<Fragment<'_>, Refusal> {
     Ok(fragment)
 }
 
-fn put_ack(ack: &FragmentAck, out: &mut Vec<u8>) {
+/// Appends the acknowledgement, kind byte and all.
+pub fn put_ack(ack: &FragmentAck, out: &mut Vec<u8>) {
     out.push(KIND_FRAGMENT_ACK);
     for number in [ack.id, ack.number, ack.prefix] {
         put_varint(out, number);

@@ -157,6 +157,14 @@ fn checksum(datagram: &[u8]) -> u32 {
     hasher.finalize()
 }
 
+/// Puts the right checksum on a datagram that was changed on purpose; it must be
+/// a header long.
+#[cfg(any(test, fuzzing))]
+pub fn repair(datagram: &mut [u8]) {
+    let sum = checksum(datagram);
+    datagram[CHECKSUM_AT..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
+}
+
 /// A datagram that was opened: its checksum holds and its parts are whole.
 #[derive(Clone, Debug)]
 pub struct Frame<'a> {
@@ -252,10 +260,8 @@ mod tests {
         writer.finish().to_vec()
     }
 
-    /// Puts the right checksum on bytes that were changed on purpose.
     fn with_checksum(mut datagram: Vec<u8>) -> Vec<u8> {
-        let sum = checksum(&datagram);
-        datagram[CHECKSUM_AT..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
+        repair(&mut datagram);
         datagram
     }
 

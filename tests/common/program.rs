@@ -1,9 +1,9 @@
 //! The example `node`, built.
 
+use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
-use std::env;
 
 /// The example's program, beside this one: `target/debug/deps/NAME-*` has it in
 /// `target/debug/examples/node`. `cargo test` builds it, `cargo test --test NAME` does not.

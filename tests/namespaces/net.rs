@@ -23,6 +23,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs, process};
 
+use crate::chance::Chance;
+
 /// How many nodes there are.
 pub const NODES: usize = 5;
 /// What a network's wires carry at most, in bytes.
@@ -86,15 +88,14 @@ impl Network {
         format!("{}-node{number}", self.name)
     }
 
+    /// What the names of all that belongs to it begin with.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// A directory for this network's files.
     pub fn dir(&self) -> PathBuf {
         env::temp_dir().join(&self.name)
-    }
-
-    /// What of it is there: namespaces and files, by name.
-    pub fn traces(&self) -> Vec<String> {
-        let name = |item: &String| item.starts_with(&self.name);
-        namespaces().into_iter().chain(dirs()).filter(name).collect()
     }
 
     /// From when this returns, this weather holds and no other.
@@ -176,6 +177,13 @@ impl Weather {
         Weather { hears, lost_percent: 0 }
     }
 
+    /// Any weather: some links closed in some direction, some datagrams lost.
+    pub fn any(chance: &mut Chance) -> Weather {
+        let closed = [20, 50, 80][chance.below(3)];
+        let hears = [(); NODES].map(|()| [(); NODES].map(|()| !chance.happens(closed)));
+        Weather { hears, lost_percent: [0, 10, 30][chance.below(3)] }
+    }
+
     /// This group hears nothing of what the others say. The way back is as it was.
     pub fn deaf(mut self, group: &[usize]) -> Weather {
         for hearer in 0..NODES {
@@ -221,6 +229,11 @@ impl Weather {
 /// A node's address. All networks have the same ones, and never meet.
 pub fn address(number: usize) -> String {
     format!("10.7.0.{}", number + 1)
+}
+
+/// What is there of a network: namespaces and files, by name.
+pub fn traces(network: &str) -> Vec<String> {
+    namespaces().into_iter().chain(dirs()).filter(|name| name.starts_with(network)).collect()
 }
 
 /// Whether this process may try.

@@ -10,24 +10,24 @@ use super::super::{Core, log::Log};
 use super::{Disk, ELECTION_SAFETY, History, Property, Verdict, broken, ensure};
 
 /// A leader never overwrites or deletes entries of its log.
-pub static LEADER_APPEND_ONLY: Property =
+pub const LEADER_APPEND_ONLY: Property =
     Property { name: "Leader Append-Only", source: "Raft Figure 3, §5.3" };
 
 /// Entries of one index and term are the same, and so is all that precedes them.
-pub static LOG_MATCHING: Property =
+pub const LOG_MATCHING: Property =
     Property { name: "Log Matching", source: "Raft Figure 3, §5.3" };
 
 /// Committed entries are in the logs of the leaders of all later terms.
-pub static LEADER_COMPLETENESS: Property =
+pub const LEADER_COMPLETENESS: Property =
     Property { name: "Leader Completeness", source: "Raft Figure 3, §5.4" };
 
 /// No two nodes commit different entries at an index.
-pub static STATE_MACHINE_SAFETY: Property =
+pub const STATE_MACHINE_SAFETY: Property =
     Property { name: "State Machine Safety", source: "Raft Figure 3, §5.4.3" };
 
 /// A leader commits what a majority of the voters has on disk and whose last entry
 /// is of its own term: no less, no more.
-pub static COMMIT_RULE: Property =
+pub const COMMIT_RULE: Property =
     Property { name: "Commit Rule", source: "Raft §5.3, §5.4.2, Figure 8" };
 
 impl History {

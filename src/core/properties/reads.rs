@@ -4,7 +4,7 @@ use super::super::types::{Index, Run};
 use super::{History, Property, Verdict, broken, ensure};
 
 /// A read is served no older than what any node had committed when it was asked for.
-pub static READS_NOT_STALE: Property =
+pub const READS_NOT_STALE: Property =
     Property { name: "Reads Are Not Stale", source: "thesis §6.4" };
 
 impl History {

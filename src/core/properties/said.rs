@@ -7,13 +7,13 @@ use super::{Disk, History, Property, Verdict, ensure};
 
 /// Term, vote and cluster of any message, and the entries of an acknowledgement,
 /// are durable before it leaves.
-pub static DURABLE_FIRST: Property = Property {
+pub const DURABLE_FIRST: Property = Property {
     name: "Durable Before Said",
     source: "Raft Figure 2: updated on stable storage before responding",
 };
 
 /// A log votes once a term, whatever its runs forget.
-pub static VOTE_ONCE: Property =
+pub const VOTE_ONCE: Property =
     Property { name: "One Vote A Term", source: "Raft §5.2: first come, first served" };
 
 impl History {

@@ -155,3 +155,23 @@ fn late_ticks_of_a_follower_depose_nobody() {
     }
     assert_eq!((world.leaders(), world.history.leaders()), (vec![leader], before));
 }
+
+/// The check of reads checks: a leader that confirms them alone, and was deposed, is
+/// found out.
+#[test]
+#[should_panic(expected = "Reads Are Not Stale")]
+fn a_stale_read_is_noticed() {
+    let mut world = World::founded(Plan::voters(3));
+    let old = world.leaders()[0];
+    world.isolate(&[old]);
+    let new = (old + 1) % 3;
+    world.silence();
+    world.timeout(new);
+    world.deliver(|flight| flight.from != old && flight.to != old);
+    let committed = world.history.committed();
+    world.propose(new, "seen by the other two only");
+    world.deliver(|flight| flight.from != old && flight.to != old);
+    assert!(world.history.committed() > committed && world.leaders().contains(&old));
+    world.step(old, |core, _| core.bug_confirms_reads_alone());
+    world.read(old);
+}

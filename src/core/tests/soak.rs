@@ -221,6 +221,8 @@ fn seeds(default: u64) -> std::ops::Range<u64> {
     first..first + number("CORE_SEEDS").unwrap_or(default)
 }
 
+/// Pitfall 26 among them: at each step the commit rule is compared with counting by
+/// hand.
 #[test]
 fn whatever_happens_safety_holds_and_everything_heals() {
     let (mut steps, mut leaders, mut counted) = (0, 0, 0);

@@ -280,6 +280,14 @@ impl Cluster {
         }
     }
 
+    /// Lives as long as that is so.
+    pub(super) fn run_while(&mut self, micros: u64, so: impl Fn(&mut Cluster) -> bool) {
+        let end = self.now.plus(micros);
+        while so(self) {
+            assert!(self.step(end), "still so after {micros} us");
+        }
+    }
+
     /// What travels now is lost.
     pub(super) fn lose_travelling(&mut self) {
         self.travelling.clear();

@@ -179,3 +179,28 @@ fn long_entries_that_overtook_each_other_are_sent_again_at_once() {
     }
     assert!(worst < SECOND / 2, "{worst} us until all had 200 entries of 3,000 bytes");
 }
+
+/// What waited for a leader long is asked of the new one as if for the first time: if
+/// that is lost, too, it is not waited for as for one that never answers.
+#[test]
+fn a_new_leader_is_asked_again_as_soon_as_any() {
+    for seed in 0..5 {
+        let mut cluster = Cluster::new(3, false, seed);
+        let old = cluster.wait_for_leader();
+        cluster.request(old, json!("session"));
+        cluster.run_until(SECOND, |cluster| cluster.open_requests() == 0);
+        let other = (old + 1) % 3;
+        cluster.request(other, json!("session"));
+        cluster.run_until(SECOND, |cluster| cluster.open_requests() == 0);
+        cluster.isolate(other);
+        let asked = [cluster.request(other, json!(1)), cluster.ask(other, Request::query(&()))];
+        cluster.run(5 * SECOND);
+        cluster.heal();
+        cluster.run_while(SECOND, |cluster| cluster.core_mut(other).leader().is_none());
+        cluster.lose_travelling();
+        let from = cluster.now();
+        cluster.run_until(2 * SECOND, |cluster| asked.iter().all(|one| cluster.is_answered(*one)));
+        let took = cluster.now().since(from);
+        assert!(took < 150 * MILLISECOND, "seed {seed}: {took} us");
+    }
+}

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::narrow::{Narrow, narrowed};
+use super::patient::PatientState;
 use super::report::report;
 use super::search::search;
 use super::{Call, Model, Verdict, WORK_LIMIT};
@@ -133,11 +134,11 @@ impl Model for Cell {
         }
     }
 
-    fn only_looks(operation: &CellOperation, answer: &CellAnswer) -> bool {
+    fn goes_first(operation: &CellOperation, answer: &CellAnswer) -> bool {
         match (*operation, *answer) {
             (CellOperation::Swap { expected, .. }, CellAnswer::Was(was)) => was != expected,
-            // A lookup may fill in the index of the first; but what that is was fixed
-            // before, and to be told it early is in nobody's way.
+            // A lookup may be the first to tell the index; but that was settled before,
+            // and to know it early is in nobody's way.
             (CellOperation::Read | CellOperation::Lookup, _) => true,
             _ => false,
         }
@@ -167,6 +168,10 @@ impl CellState {
 /// A cell that is used with an id is of that id alone: all `Once` and `Lookup` of
 /// its history are of the same id.
 ///
+/// An [order](Verdict::Linearizable) leaves out what need not have happened. Where
+/// there is none, [`stuck`](Verdict::NotLinearizable) has also calls that could come
+/// next but would replace a value that another must still see.
+///
 /// # Panics
 ///
 /// If a call was answered before it was made, or two calls write the same value.
@@ -182,7 +187,7 @@ pub fn check_cell(history: &[Call<CellOperation, CellAnswer>]) -> Verdict {
 /// If a call was answered before it was made, or two calls write the same value.
 pub fn check_cell_within(history: &[Call<CellOperation, CellAnswer>], limit: u64) -> Verdict {
     let calls = narrowed(history);
-    search(calls.iter().map(Narrow::piece).collect(), limit)
+    search(PatientState::before(&calls), calls.iter().map(Narrow::piece).collect(), limit)
 }
 
 /// Checks each key of a store by itself, as [`check_cell`] does.

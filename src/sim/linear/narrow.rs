@@ -24,33 +24,37 @@
 //! no work for the search. Reads and lookups without an answer explain nothing and
 //! hinder nothing: they are left out too.
 //!
-//! **What was seen begins no earlier than who saw it.** Take an order that explains
-//! the history, and in it a write of a value that calls found. Between it and the
-//! first of these stands nothing: each call of the narrowed history either sets the
-//! cell, and then the value would be gone for good, or finds what is there. (That is
-//! why the rule is only for cells without an id: a lookup does neither.) So
-//! nothing hinders that the write took effect right before it, or at its own end if
-//! that comes first; in no case before the first call of one who found the value.
-//! Going through the order from its end, this can be done to all writes at once, so
-//! a swap that was moved moves what it found in turn. With this, a write of unknown
-//! fate that shows an hour later has not been in the search's way for an hour.
+//! **What was seen begins no earlier than the last who saw it.** All that times ask of
+//! an order is that no call stands behind one that began after it had ended. Take an
+//! order that explains the history, and in it a write of a value that calls found.
+//! Whatever else sets the cell stands behind all of these, or they would not have
+//! found it. So what stands behind the write is one of them, and did not end before
+//! the write must; or it stands behind the last of them, and did not end before that
+//! began. (Or it is a lookup, or repeats what was settled under the id. If it tells
+//! of this very call, then it did not end before the write must, either; else it may
+//! as well stand before it.) Hence it makes no difference if the write begins only
+//! when the last call began that found its value, or when it must end itself if that
+//! is sooner. With this, a write of unknown fate that shows an hour later was not in
+//! the way of the search for an hour.
 //!
-//! **Under an id, one takes effect.** Which one is told by its value if that was seen,
-//! and by nothing else: all get the same answer. The first answer of any `Once`, or of a lookup that
-//! finds it, or one that speaks of its value, ends the one that took effect. Of those
-//! that were never answered:
+//! **Under an id, one takes effect.** Its value tells which, if that was seen; answers
+//! under the id do not, for all get the same. The first sign that one did is the first
+//! answer of a `Once`, or of a lookup that finds it, or that speaks of its value; the
+//! one that took effect did so by then. Of those that were never answered:
 //!
-//! - Without such an answer none is needed, for nobody noticed.
-//! - If the value of some `Once` was seen, that one took effect. The others without an
-//!   answer changed nothing and were told nobody.
-//! - Else, if one without an answer took effect, the one that was called earliest can
-//!   have done so at that very moment instead, for nobody saw the value. And if it
-//!   did not take effect itself it may be placed after whichever did, before that
-//!   same first answer. So this one is kept, to end there, and the others are not.
+//! - Where there is no such sign, none is needed: nobody noticed.
+//! - If the value of a `Once` was seen, that one took effect. The others changed nothing
+//!   and told nobody.
+//! - Else, if one of them took effect, the one that was called first can have done so
+//!   at that moment in its stead, for nobody saw the value. And if an answered one
+//!   took effect, then this one can stand behind it, and still before the sign was
+//!   given or in its own first moment. So it is kept, to end with the sign, and stands
+//!   in for the others.
 
 use std::collections::BTreeMap;
 
-use super::cell::{Cell, CellAnswer, CellOperation};
+use super::cell::{CellAnswer, CellOperation};
+use super::patient::Patient;
 use super::search::Piece;
 
 type Call = super::Call<CellOperation, CellAnswer>;
@@ -58,17 +62,33 @@ type Call = super::Call<CellOperation, CellAnswer>;
 /// A call that must be explained, within as short a span as can be told.
 pub(super) struct Narrow {
     /// Its place in the history.
-    number: usize,
-    operation: CellOperation,
+    pub number: usize,
+    pub operation: CellOperation,
     /// What it gave, if that is known.
-    answer: Option<CellAnswer>,
-    from: u64,
-    until: u64,
+    pub answer: Option<CellAnswer>,
+    pub from: u64,
+    pub until: u64,
+    /// Those that find the value that it writes.
+    pub finders: Finders,
+    /// Whether the cell is one that an id belongs to.
+    pub is_of_an_id: bool,
+}
+
+/// The calls that find a value.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Finders {
+    pub count: usize,
+    pub last_called: u64,
+    /// Whether one of them sets the cell.
+    pub one_sets: bool,
 }
 
 /// The calls of one cell's history that must be explained.
 pub(super) fn narrowed(history: &[Call]) -> Vec<Narrow> {
     let seen = Seen::new(history);
+    let is_of_an_id = history
+        .iter()
+        .any(|call| matches!(call.operation, CellOperation::Once { .. } | CellOperation::Lookup));
     let narrow = |(number, call): (usize, &Call)| {
         let (called, answered) = call.span();
         let until = answered.into_iter().chain(seen.until(number, call)).min()?;
@@ -83,46 +103,55 @@ pub(super) fn narrowed(history: &[Call]) -> Vec<Narrow> {
             // What was seen before it was called is beyond explaining. The search
             // finds that, if only the span is one.
             until: until.max(called),
+            finders: Finders::default(),
+            is_of_an_id,
         })
     };
     let mut calls: Vec<Narrow> = history.iter().enumerate().filter_map(narrow).collect();
-    let is_of_an_id =
-        |call: &Call| matches!(call.operation, CellOperation::Once { .. } | CellOperation::Lookup);
-    if !history.iter().any(is_of_an_id) {
-        begin_late(&mut calls);
-    }
+    await_finders(&mut calls);
     calls
+}
+
+/// Tells each call who finds what it writes, and lets it begin no earlier than the
+/// last of them.
+fn await_finders(calls: &mut [Narrow]) {
+    let mut finders: BTreeMap<u64, Finders> = BTreeMap::new();
+    for call in calls.iter() {
+        if let Some(Some(value)) = call.found() {
+            let finders = finders.entry(value).or_default();
+            finders.count += 1;
+            finders.last_called = call.from.max(finders.last_called);
+            finders.one_sets |= call.sets();
+        }
+    }
+    for call in calls {
+        if let Some(&found) = value_of(call.operation).and_then(|value| finders.get(&value)) {
+            call.finders = found;
+            call.from = call.from.max(found.last_called.min(call.until));
+        }
+    }
 }
 
 impl Narrow {
     /// The call as the search takes it.
-    pub fn piece(&self) -> Piece<'_, Cell> {
-        Piece {
-            number: self.number,
-            from: self.from,
-            until: Some(self.until),
-            operation: &self.operation,
-            answer: self.answer.as_ref(),
-        }
+    pub fn piece(&self) -> Piece<'_, Patient> {
+        let until = Some(self.until);
+        Piece { number: self.number, from: self.from, until, operation: self, answer: Some(&()) }
     }
 
-    /// The value that it wrote.
-    fn wrote(&self) -> Option<u64> {
-        match (self.operation, self.answer) {
-            (CellOperation::Swap { expected, .. }, Some(CellAnswer::Was(was)))
-                if was != expected =>
-            {
-                None
-            }
-            (operation, _) => value_of(operation),
-        }
-    }
-
-    /// The value that it found.
-    fn found(&self) -> Option<u64> {
+    /// What it found in the cell, where its answer hangs on that.
+    pub fn found(&self) -> Option<Option<u64>> {
         match self.answer {
-            Some(CellAnswer::Was(value) | CellAnswer::Value(value)) => value,
+            Some(CellAnswer::Was(value) | CellAnswer::Value(value)) => Some(value),
             _ => None,
+        }
+    }
+
+    /// Whether it set the cell.
+    fn sets(&self) -> bool {
+        match (self.operation, self.answer) {
+            (CellOperation::Swap { expected, .. }, Some(CellAnswer::Was(was))) => was == expected,
+            (operation, _) => value_of(operation).is_some(),
         }
     }
 }
@@ -153,7 +182,7 @@ struct Seen {
     values: BTreeMap<u64, u64>,
     /// When something was first known to have been committed under the id.
     settled: Option<u64>,
-    /// The `Once` without an answer that stands for all such.
+    /// The `Once` without an answer that stands in for all such.
     stand_in: Option<usize>,
 }
 
@@ -161,23 +190,23 @@ impl Seen {
     fn new(history: &[Call]) -> Seen {
         let writers = writers(history);
         let values = values_seen(history, &writers);
-        let onces: Vec<usize> = (0..history.len())
-            .filter(|&number| matches!(history[number].operation, CellOperation::Once { .. }))
-            .collect();
-        let shown = onces.iter().filter_map(|&number| {
-            value_of(history[number].operation).and_then(|value| values.get(&value).copied())
-        });
-        let first_shown = shown.min();
-        let told = history.iter().filter_map(|call| match call.answered {
-            Some((at, CellAnswer::Settled { .. } | CellAnswer::Found { .. })) => Some(at),
+        let onces = || {
+            history.iter().enumerate().filter_map(|(number, call)| match call.operation {
+                CellOperation::Once { value } => Some((number, value, call)),
+                _ => None,
+            })
+        };
+        let shown = onces().filter_map(|(_, value, _)| values.get(&value).copied()).min();
+        let answers = history.iter().filter_map(|call| call.answered);
+        let told = answers.filter_map(|(at, answer)| match answer {
+            CellAnswer::Settled { .. } | CellAnswer::Found { .. } => Some(at),
             _ => None,
         });
-        let unanswered = onces.iter().copied().filter(|&number| history[number].answered.is_none());
+        let unanswered = onces().filter(|(_, _, call)| call.answered.is_none());
+        let earliest = unanswered.min_by_key(|(_, _, call)| call.called);
         Seen {
-            settled: told.chain(first_shown).min(),
-            stand_in: unanswered
-                .filter(|_| first_shown.is_none())
-                .min_by_key(|&number| history[number].called),
+            settled: told.chain(shown).min(),
+            stand_in: earliest.map(|(number, ..)| number).filter(|_| shown.is_none()),
             values,
         }
     }
@@ -226,48 +255,4 @@ fn values_seen(history: &[Call], writers: &BTreeMap<u64, &Call>) -> BTreeMap<u64
         }
     }
     seen
-}
-
-/// Lets each write whose value was found begin where the first call begins that
-/// found it, or where it must end itself.
-fn begin_late(calls: &mut [Narrow]) {
-    // Who wrote a value, and what began first of all that found it.
-    let mut writers = BTreeMap::new();
-    let mut first_look: BTreeMap<u64, u64> = BTreeMap::new();
-    for (place, call) in calls.iter().enumerate() {
-        match call.wrote() {
-            Some(value) => _ = writers.insert(value, place),
-            None => look(&mut first_look, call),
-        }
-    }
-    // Back from each write that no other write found: so what found a value has
-    // been moved before what wrote it. (Two writes that both found one value cannot
-    // be explained, and neither can a ring of them.)
-    let mut is_found = vec![false; calls.len()];
-    for &place in writers.values() {
-        if let Some(&writer) = calls[place].found().and_then(|value| writers.get(&value)) {
-            is_found[writer] = true;
-        }
-    }
-    let mut is_done = vec![false; calls.len()];
-    for place in writers.values().copied().filter(|&place| !is_found[place]) {
-        let mut next = Some(place);
-        while let Some(place) = next.filter(|&place| !is_done[place]) {
-            is_done[place] = true;
-            let call = &mut calls[place];
-            if let Some(&from) = call.wrote().and_then(|value| first_look.get(&value)) {
-                call.from = call.from.max(from.min(call.until));
-            }
-            look(&mut first_look, call);
-            next = call.found().and_then(|value| writers.get(&value).copied());
-        }
-    }
-}
-
-/// Notes when the call began that found a value.
-fn look(first_look: &mut BTreeMap<u64, u64>, call: &Narrow) {
-    if let Some(value) = call.found() {
-        let first = first_look.entry(value).or_insert(call.from);
-        *first = call.from.min(*first);
-    }
 }

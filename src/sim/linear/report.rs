@@ -21,60 +21,69 @@ const SHOWN: usize = 12;
 /// What is wrong with the history of this key, which is not linearizable.
 pub(super) fn report(key: &str, history: &[Call]) -> String {
     let culprit_at = first_refused(history);
-    let (numbers, before) = beginning(history, |at| at < culprit_at);
-    let order: Vec<usize> = match check_cell(&before) {
-        Verdict::Linearizable { order } => order.into_iter().map(|place| numbers[place]).collect(),
-        _ => Vec::new(),
+    let (numbers, before) = beginning(history, culprit_at, |at| at < culprit_at);
+    let (found, order) = match check_cell(&before) {
+        Verdict::Linearizable { order } => (
+            "All answers before that are explained by this order:\n",
+            order.into_iter().map(|place| numbers[place]).collect(),
+        ),
+        _ => ("An order for all answers before that was too much work to find.\n", Vec::new()),
     };
     let answered_at = |number: usize| history[number].answered.map(|(at, _)| at);
-    let in_order: BTreeSet<usize> = order.iter().copied().collect();
     let (culprits, others): (Vec<usize>, Vec<usize>) =
         numbers.into_iter().partition(|&number| answered_at(number) == Some(culprit_at));
-    let others: Vec<usize> =
-        others.into_iter().filter(|number| !in_order.contains(number)).collect();
     let told: BTreeSet<u64> =
         culprits.iter().filter_map(|&number| told(history[number].answered?.1)).collect();
-    let writes_it = |&number: &usize| {
-        value_of(history[number].operation).is_some_and(|value| told.contains(&value))
-    };
-    let writers: Vec<usize> = (0..history.len()).filter(writes_it).collect();
+    let value = |number: usize| value_of(history[number].operation);
+    let wrote_it = |&number: &usize| value(number).is_some_and(|value| told.contains(&value));
+    let writers: Vec<usize> = (0..history.len()).filter(wrote_it).collect();
+    let in_order: BTreeSet<usize> = order.iter().copied().collect();
+    let is_left = |number: &usize| value(*number).is_some() && !in_order.contains(number);
+    let left: Vec<usize> = others.into_iter().filter(is_left).collect();
 
-    let mut text = format!("{key:?} is not linearizable. No order explains this answer:\n");
+    let these = match culprits.len() {
+        1 => "this answer",
+        _ => "all of these answers, given at one time",
+    };
+    let mut text = format!("{key:?} is not linearizable. No order explains {these}:\n");
     tell(&mut text, history, &culprits);
     if !told.is_empty() {
-        text += "What it tells of was written by:\n";
+        text += "What was told there was written by:\n";
         tell(&mut text, history, &writers);
     }
-    text += "All answers before it are explained by this order:\n";
+    text += found;
     tell(&mut text, history, &order);
-    text += "Not answered by then, and not needed for that:\n";
-    tell(&mut text, history, &others);
+    text += "Other writes that were called and not answered by then:\n";
+    tell(&mut text, history, &left);
     text
 }
 
 /// The time of the first answer that no order explains.
 fn first_refused(history: &[Call]) -> u64 {
-    let mut times: Vec<u64> =
-        history.iter().filter_map(|call| call.answered).map(|(at, _)| at).collect();
+    let answers = history.iter().filter_map(|call| call.answered);
+    let mut times: Vec<u64> = answers.map(|(at, _)| at).collect();
     times.sort_unstable();
-    let is_explained = |&until: &u64| {
-        let (_, calls) = beginning(history, |at| at <= until);
-        !matches!(check_cell(&calls), Verdict::NotLinearizable { .. })
-    };
-    // The last is known to be refused.
+    // The last one is known to be refused.
     let last = times.pop().expect("a history without answers is linearizable");
-    let place = times.partition_point(is_explained);
+    let place = times.partition_point(|&until| {
+        let (_, calls) = beginning(history, until, |at| at <= until);
+        !matches!(check_cell(&calls), Verdict::NotLinearizable { .. })
+    });
     times.get(place).copied().unwrap_or(last)
 }
 
-/// What had happened when those were answered whose time `is_past` picks, and no
-/// others: the calls, and their places in the history.
-fn beginning(history: &[Call], is_past: impl Fn(u64) -> bool) -> (Vec<usize>, Vec<Call>) {
-    let calls = history.iter().enumerate().filter(|(_, call)| is_past(call.called));
-    let calls = calls.map(|(number, call)| {
-        (number, Call { answered: call.answered.filter(|&(at, _)| is_past(at)), ..*call })
-    });
-    calls.unzip()
+/// What had been called by some time, and their places in the history, with those
+/// answers that `is_given` picks by their times.
+fn beginning(
+    history: &[Call],
+    until: u64,
+    is_given: impl Fn(u64) -> bool,
+) -> (Vec<usize>, Vec<Call>) {
+    let calls = history.iter().enumerate().filter(|(_, call)| call.called <= until);
+    let as_of_then = |(number, call): (usize, &Call)| {
+        (number, Call { answered: call.answered.filter(|&(at, _)| is_given(at)), ..*call })
+    };
+    calls.map(as_of_then).unzip()
 }
 
 /// Adds a line for each of these calls, or of the last ones, if they are many.

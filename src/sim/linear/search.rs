@@ -15,6 +15,10 @@ use std::collections::HashSet;
 
 use super::{Call, Model, Verdict};
 
+/// What it costs to remember a point of the search, beside its words: about as much
+/// time as to try so many calls, and some 100 bytes.
+const REMEMBERED: u64 = 16;
+
 /// A call as the search takes it.
 pub(super) struct Piece<'a, M: Model> {
     /// Its place in the history.
@@ -40,17 +44,21 @@ impl<'a, M: Model> Piece<'a, M> {
         M::step(state, self.operation, self.answer)
     }
 
-    fn only_looks(&self) -> bool {
-        self.answer.is_some_and(|answer| M::only_looks(self.operation, answer))
+    fn goes_first(&self) -> bool {
+        self.answer.is_some_and(|answer| M::goes_first(self.operation, answer))
     }
 }
 
-/// Looks for an order, with at most so much work.
-pub(super) fn search<M: Model>(mut pieces: Vec<Piece<'_, M>>, limit: u64) -> Verdict {
+/// Looks for an order, from this state on and with at most so much work.
+pub(super) fn search<M: Model>(
+    start: M::State,
+    mut pieces: Vec<Piece<'_, M>>,
+    limit: u64,
+) -> Verdict {
     // By the times of the calls: then what is placed is nearly always all of the
     // first ones and a few of the next, which takes little room to remember.
     pieces.sort_by_key(|piece| (piece.from, piece.number));
-    Search::new(&pieces).run(limit)
+    Search::new(&pieces).run(start, limit)
 }
 
 struct Search<'a, M: Model> {
@@ -106,8 +114,7 @@ impl<'a, M: Model> Search<'a, M> {
         }
     }
 
-    fn run(mut self, limit: u64) -> Verdict {
-        let mut state = M::start();
+    fn run(mut self, mut state: M::State, limit: u64) -> Verdict {
         let mut work = 0;
         let mut event = self.timeline.first();
         while self.missing > 0 {
@@ -142,9 +149,9 @@ impl<'a, M: Model> Search<'a, M> {
         self.placed.insert(piece);
         let placed = self.placed.packed();
         self.placed.remove(piece);
-        let size_words = placed.1.len() as u64;
+        let cost = REMEMBERED + placed.1.len() as u64;
         let is_new = self.known.insert(Point { placed, state: after.clone() });
-        *work += if is_new { size_words } else { 0 };
+        *work += if is_new { cost } else { 0 };
         is_new
     }
 
@@ -163,9 +170,8 @@ impl<'a, M: Model> Search<'a, M> {
             self.missing += usize::from(self.pieces[step.piece].until.is_some());
             self.timeline.put_back(step.piece);
             self.placed.remove(step.piece);
-            // One that only looks is in nobody's way: what failed after it fails
-            // without it.
-            if !self.pieces[step.piece].only_looks() {
+            // What goes first is in nobody's way: what failed after it fails without.
+            if !self.pieces[step.piece].goes_first() {
                 return Some(step);
             }
         }
@@ -208,8 +214,8 @@ enum Event {
 }
 
 /// Calls and answers by time: a ring, doubly linked, so that what is taken out can
-/// be put back where it was. The call of piece `n` is at place `2n`, its answer at
-/// `2n + 1`; the last place is where the ring begins and ends.
+/// be put back where it was. It begins and ends at place 0; the call of piece `n` is
+/// at place `2n + 1`, its answer at `2n + 2`.
 struct Timeline {
     next: Vec<usize>,
     previous: Vec<usize>,
@@ -220,46 +226,43 @@ impl Timeline {
     fn new<M: Model>(pieces: &[Piece<'_, M>]) -> Timeline {
         let mut places: Vec<(u64, bool, usize)> = Vec::new();
         for (number, piece) in pieces.iter().enumerate() {
-            places.push((piece.from, false, 2 * number));
-            places.extend(piece.until.map(|until| (until, true, 2 * number + 1)));
+            places.push((piece.from, false, 2 * number + 1));
+            places.extend(piece.until.map(|until| (until, true, 2 * number + 2)));
         }
         // At one time calls stand before answers, so that they overlap.
         places.sort_unstable();
-        let end = 2 * pieces.len();
         let mut timeline = Timeline {
-            next: vec![end; end + 1],
-            previous: vec![end; end + 1],
+            next: vec![0; 2 * pieces.len() + 1],
+            previous: vec![0; 2 * pieces.len() + 1],
             is_answered: pieces.iter().map(|piece| piece.until.is_some()).collect(),
         };
-        let mut last = end;
+        let mut last = 0;
         for (_, _, place) in places {
             timeline.next[last] = place;
             timeline.previous[place] = last;
             last = place;
         }
-        timeline.next[last] = end;
-        timeline.previous[end] = last;
+        timeline.previous[0] = last;
         timeline
     }
 
     fn first(&self) -> Event {
-        self.at(self.next[self.next.len() - 1])
+        self.at(self.next[0])
     }
 
     /// What stands after the call of this piece.
     fn after(&self, piece: usize) -> Event {
-        self.at(self.next[2 * piece])
+        self.at(self.next[2 * piece + 1])
     }
 
     fn at(&self, place: usize) -> Event {
-        let is_call = place.is_multiple_of(2) && place + 1 < self.next.len();
-        if is_call { Event::Call(place / 2) } else { Event::Answer }
+        if place % 2 == 1 { Event::Call(place / 2) } else { Event::Answer }
     }
 
     fn take_out(&mut self, piece: usize) {
-        self.unlink(2 * piece);
+        self.unlink(2 * piece + 1);
         if self.is_answered[piece] {
-            self.unlink(2 * piece + 1);
+            self.unlink(2 * piece + 2);
         }
     }
 
@@ -267,9 +270,9 @@ impl Timeline {
     /// its neighbours only if they are as they were when it left.
     fn put_back(&mut self, piece: usize) {
         if self.is_answered[piece] {
-            self.link(2 * piece + 1);
+            self.link(2 * piece + 2);
         }
-        self.link(2 * piece);
+        self.link(2 * piece + 1);
     }
 
     fn unlink(&mut self, place: usize) {
@@ -286,7 +289,7 @@ impl Timeline {
 }
 
 /// A set of pieces, a bit each, most of them at the front.
-struct Set {
+pub(super) struct Set {
     words: Vec<u64>,
     /// All words before this one are full.
     full: usize,
@@ -295,11 +298,11 @@ struct Set {
 }
 
 impl Set {
-    fn new(pieces: usize) -> Set {
+    pub fn new(pieces: usize) -> Set {
         Set { words: vec![0; pieces.div_ceil(64)], full: 0, used: 0 }
     }
 
-    fn insert(&mut self, piece: usize) {
+    pub fn insert(&mut self, piece: usize) {
         let word = piece / 64;
         self.words[word] |= 1 << (piece % 64);
         self.used = self.used.max(word + 1);
@@ -308,7 +311,7 @@ impl Set {
         }
     }
 
-    fn remove(&mut self, piece: usize) {
+    pub fn remove(&mut self, piece: usize) {
         let word = piece / 64;
         self.words[word] &= !(1 << (piece % 64));
         self.full = self.full.min(word);
@@ -318,7 +321,7 @@ impl Set {
     }
 
     /// The set in as few words as tell it from any other.
-    fn packed(&self) -> (usize, Box<[u64]>) {
+    pub fn packed(&self) -> (usize, Box<[u64]>) {
         (self.full, self.words[self.full..self.used].into())
     }
 }

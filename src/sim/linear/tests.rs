@@ -1,6 +1,8 @@
 //! The checker against histories that a person can judge, against one that tries
 //! every order, and at full size.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::CellAnswer::{Done, Found, Missing, Settled, Value, Was};
 use super::CellOperation::{Lookup, Once, Read, Swap, Write};
 use super::*;
@@ -40,8 +42,6 @@ fn judged(history: &[CellCall], is_linearizable: bool) {
     }
 }
 
-/// The calls as they are, without each of its last answers in turn: whatever explains
-/// more explains less.
 #[track_caller]
 fn good(history: &[CellCall]) {
     judged(history, true);
@@ -265,12 +265,26 @@ fn where_the_search_ends_is_told() {
         did(Write(2), 3, 4, Done),
         open(Write(3), 4),
     ];
-    let refused = Verdict::NotLinearizable { placed: vec![1, 2], stuck: vec![0] };
-    assert_eq!(check_cell(&history), refused);
+    let refused = |placed, stuck| Verdict::NotLinearizable { placed, stuck };
+    assert_eq!(check::<Cell>(&history), refused(vec![1, 2, 3], vec![0]));
+    // The search for a cell knows that 1 must be seen before 2 can be written.
+    assert_eq!(check_cell(&history), refused(vec![1], vec![2]));
     assert_eq!(check_cell(&history[1..]), Verdict::Linearizable { order: vec![0, 1] });
     let never_written = [did(Read, 5, 6, Value(Some(1)))];
-    let refused = Verdict::NotLinearizable { placed: vec![], stuck: vec![0] };
-    assert_eq!(check_cell(&never_written), refused);
+    assert_eq!(check_cell(&never_written), refused(vec![], vec![0]));
+    // The first way that is tried ends at the first read, another goes on.
+    let further = [
+        did(Write(1), 1, 5, Done),
+        did(Write(2), 1, 5, Done),
+        did(Read, 6, 7, Value(Some(1))),
+        did(Read, 8, 9, Value(Some(2))),
+    ];
+    assert_eq!(check::<Cell>(&further), refused(vec![1, 0, 2], vec![3]));
+    // And here the one that is tried last is the shorter one.
+    let shorter = [further[0], further[1], did(Read, 6, 7, Value(Some(2))), further[2]];
+    assert_eq!(check::<Cell>(&shorter[..3]), Verdict::Linearizable { order: vec![0, 1, 2] });
+    let shorter = [shorter[0], shorter[1], shorter[2], did(Read, 8, 9, Value(Some(3)))];
+    assert_eq!(check::<Cell>(&shorter), refused(vec![0, 1, 2], vec![3]));
 }
 
 /// Adds, and answers with the sum: a model for which nothing but the search is right.
@@ -313,15 +327,16 @@ fn the_work_is_bounded() {
     // Any of the writes may have taken effect, and no order of them helps.
     let mut history: Vec<CellCall> = (1..=24).map(|value| open(Write(value), 1)).collect();
     history.push(did(Read, 2, 3, Value(Some(99))));
-    assert_eq!(check::<Cell>(&history), Verdict::Undecided { limit: WORK_LIMIT });
-    assert_eq!(check_within::<Cell>(&history, 1000), Verdict::Undecided { limit: 1000 });
+    assert_eq!(check_within::<Cell>(&history, 200_000), Verdict::Undecided { limit: 200_000 });
     // For a cell it is known that they need not have.
     assert!(matches!(check_cell_within(&history, 1), Verdict::NotLinearizable { .. }));
     assert_eq!(check_cell_within(&history, 0), Verdict::Undecided { limit: 0 });
     assert_eq!(check_cell_within(&[], 0), Verdict::Linearizable { order: vec![] });
-    // What is remembered counts too: it fills the memory.
-    let one = [did(Write(1), 1, 2, Done)];
-    assert_eq!(check_within::<Cell>(&one, 1), Verdict::Linearizable { order: vec![0] });
+    // What is remembered counts too: it fills the memory. Two calls are tried, and
+    // after the first one there is a point to remember.
+    let two = [did(Write(1), 1, 2, Done), did(Write(2), 3, 4, Done)];
+    assert_eq!(check_within::<Cell>(&two, 18), Verdict::Undecided { limit: 18 });
+    assert_eq!(check_within::<Cell>(&two, 19), Verdict::Linearizable { order: vec![0, 1] });
 }
 
 #[test]
@@ -330,6 +345,95 @@ fn reads_at_once_are_tried_in_one_order() {
     let mut history: Vec<CellCall> = (0..40).map(|_| did(Read, 1, 9, Value(None))).collect();
     history.push(did(Read, 10, 11, Value(Some(1))));
     assert!(matches!(check_within::<Cell>(&history, 1000), Verdict::NotLinearizable { .. }));
+}
+
+/// What each call's span is narrowed to, and how many find what it writes.
+#[track_caller]
+fn narrows_to(history: &[CellCall], expected: &[(usize, u64, u64, usize)]) {
+    let calls = super::narrow::narrowed(history);
+    let narrowed: Vec<_> =
+        calls.iter().map(|call| (call.number, call.from, call.until, call.finders.count)).collect();
+    assert_eq!(narrowed, expected, "{history:?}");
+}
+
+#[test]
+fn what_can_be_told_before_the_search() {
+    let read = |called, answered, value| did(Read, called, answered, Value(Some(value)));
+    // Unseen, and so left out; answered, and so not.
+    narrows_to(
+        &[open(Write(1), 1), open(swap(2, 3), 1), open(Read, 1), open(Once { value: 4 }, 1)],
+        &[],
+    );
+    narrows_to(&[did(Write(1), 1, 9, Done)], &[(0, 1, 9, 0)]);
+    // It ends with the first answer that it was seen in, and begins with the last
+    // call that saw it. The history is in no order.
+    let write = open(Write(1), 1);
+    let seen = [read(30, 80, 1), write, read(20, 50, 1), read(10, 90, 1)];
+    narrows_to(&seen, &[(0, 30, 80, 0), (1, 30, 50, 3), (2, 20, 50, 0), (3, 10, 90, 0)]);
+    // Nor does it begin after its end, whether its own or by another's answer.
+    narrows_to(
+        &[read(10, 20, 1), write, read(40, 50, 1)],
+        &[(0, 10, 20, 0), (1, 20, 20, 2), (2, 40, 50, 0)],
+    );
+    narrows_to(&[did(Write(1), 2, 5, Done), read(10, 20, 1)], &[(0, 5, 5, 1), (1, 10, 20, 0)]);
+    // Nor end before it was called.
+    narrows_to(&[read(1, 2, 1), open(Write(1), 3)], &[(0, 1, 2, 0), (1, 3, 3, 1)]);
+    // What a swap must have found was seen with it.
+    let chain = [write, open(swap(1, 2), 3), open(swap(2, 3), 4), read(10, 20, 2)];
+    narrows_to(&chain, &[(0, 3, 20, 1), (1, 10, 20, 1), (3, 10, 20, 0)]);
+    // One that failed found something all the same.
+    let failed = did(swap(7, 8), 10, 20, Was(Some(1)));
+    narrows_to(&[write, failed], &[(0, 10, 20, 1), (1, 10, 20, 0)]);
+    // Under an id: the first sign of any kind, and one for all.
+    let [first, second] = [1, 2].map(|value| open(Once { value }, 10 - value));
+    let signs = [did(Lookup, 20, 30, Found { index: 7 }), did(Lookup, 20, 29, settled(7))];
+    narrows_to(&[first, second, signs[0]], &[(1, 8, 30, 0), (2, 20, 30, 0)]);
+    narrows_to(
+        &[first, second, signs[0], signs[1]],
+        &[(1, 8, 29, 0), (2, 20, 30, 0), (3, 20, 29, 0)],
+    );
+    narrows_to(
+        &[first, second, signs[0], read(25, 28, 1)],
+        &[(0, 25, 28, 1), (2, 20, 30, 0), (3, 25, 28, 0)],
+    );
+    narrows_to(
+        &[first, second, signs[0], read(25, 40, 1)],
+        &[(0, 25, 30, 1), (2, 20, 30, 0), (3, 25, 40, 0)],
+    );
+    let missed = did(Lookup, 20, 30, Missing);
+    narrows_to(&[first, second, missed], &[(2, 20, 30, 0)]);
+    // What was there before an id was settled was written.
+    let after = did(Once { value: 2 }, 20, 30, Settled { index: 7, previous: Some(1) });
+    narrows_to(&[write, after], &[(0, 1, 30, 0), (1, 20, 30, 0)]);
+}
+
+/// The same set is always the same words, and another one never is.
+#[test]
+fn a_set_is_packed_in_one_way() {
+    let mut rng = Rng::new(6);
+    let mut words = BTreeMap::new();
+    let (mut set, mut twin) = (super::search::Set::new(200), BTreeSet::new());
+    // Few change, so that sets come again; and with those the words get full.
+    let changing = [0, 1, 63, 64, 127, 128, 129, 191, 192, 199];
+    (0..200).filter(|piece| !changing.contains(piece)).for_each(|piece| set.insert(piece));
+    for _ in 0..20_000 {
+        let piece = changing[rng.between(0, 9) as usize];
+        if rng.between(0, 1) == 0 {
+            set.insert(piece);
+            twin.insert(piece);
+        } else {
+            set.remove(piece);
+            twin.remove(&piece);
+        }
+        let packed = set.packed();
+        assert_eq!(words.entry(twin.clone()).or_insert_with(|| packed.clone()), &packed);
+    }
+    let different: BTreeSet<_> = words.values().collect();
+    assert_eq!((words.len(), different.len()), (1024, 1024));
+    // What is placed from the front on takes no room, however much it is.
+    let mut set = super::search::Set::new(200);
+    (0..190).for_each(|piece| set.insert(piece));
+    assert_eq!(set.packed(), (2, [u64::MAX >> 2].into()));
 }
 
 #[test]
@@ -380,22 +484,38 @@ fn a_report_names_the_first_answer_that_cannot_be() {
         by(2, did(Read, 155, 170, Value(Some(1)))),
         by(3, did(Write(3), 160, 180, Was(Some(2)))),
         by(3, did(Read, 190, 200, Value(Some(3)))),
+        by(4, open(Read, 115)),
+        by(4, open(Write(9), 171)),
     ];
     let expected = "\
 \"balance\" is not linearizable. No order explains this answer:
     client 2: read, called at 155, answered at 170: it is 1
-What it tells of was written by:
+What was told there was written by:
     client 0: write 1, called at 100, answered at 120: done
-All answers before it are explained by this order:
+All answers before that are explained by this order:
     client 0: write 1, called at 100, answered at 120: done
     client 2: read, called at 125, answered at 140: it is 1
     client 1: swap 1 for 2, called at 130, answered at 150: it was 1
-Not answered by then, and not needed for that:
+Other writes that were called and not answered by then:
     client 1: swap nothing for 5, called at 110, never answered
     client 3: write 3, called at 160, answered at 180: it was 2
 ";
     let report = check_cells(&history).unwrap_err();
     assert_eq!(report, expected, "{report}");
+    // An answer at the time of its call is named too, and both of one time are.
+    let at_once = [by(0, did(Read, 5, 5, Value(Some(1)))), by(1, did(Read, 4, 5, Value(Some(2))))];
+    let expected = "\
+\"balance\" is not linearizable. No order explains all of these answers, given at one time:
+    client 0: read, called at 5, answered at 5: it is 1
+    client 1: read, called at 4, answered at 5: it is 2
+What was told there was written by:
+    none
+All answers before that are explained by this order:
+    none
+Other writes that were called and not answered by then:
+    none
+";
+    assert_eq!(check_cells(&at_once).unwrap_err(), expected);
     // However much there is, it stays readable.
     for at in 0..500 {
         history.push(by(4, did(Read, at % 90, at % 90 + 1, Value(None))));

@@ -276,18 +276,38 @@ impl Incoming {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Incoming {
-    /// How many messages are being put together.
-    pub(super) fn messages(&self) -> usize {
-        self.messages.len()
-    }
-
     /// How much memory the messages take, as far as they asked for it.
     pub(super) fn reserved_bytes(&self) -> usize {
         let reserved = |assembly: &Assembly| {
             assembly.prefix.capacity() + assembly.ahead.values().map(|b| b.len()).sum::<usize>()
         };
         self.messages.values().map(reserved).sum()
+    }
+
+    /// Every bound that a peer must not be able to break.
+    pub fn check_bounds(&self) {
+        let held_bytes: usize = self.messages.values().map(Assembly::held_bytes).sum();
+        assert_eq!(held_bytes, self.held_bytes, "the bytes are counted wrongly");
+        assert!(held_bytes <= self.limit_bytes, "{held_bytes} bytes are held");
+        let reserved_bytes = self.reserved_bytes();
+        assert!(reserved_bytes <= 2 * held_bytes, "{reserved_bytes} for {held_bytes} bytes");
+        assert!(self.messages.len() <= MESSAGES_LIMIT, "{} messages", self.messages.len());
+        assert!(self.completed.len() <= COMPLETED_LIMIT, "{} completed", self.completed.len());
+        assert!(self.touched.len() <= TOUCHED_LIMIT, "{} to acknowledge", self.touched.len());
+        for assembly in self.messages.values() {
+            let reach = assembly.prefix_count + 1..=assembly.prefix_count + AHEAD_LIMIT;
+            let out_of_reach = assembly.ahead.keys().find(|index| !reach.contains(index));
+            assert_eq!(out_of_reach, None, "it lies beyond what is acknowledged");
+        }
+    }
+}
+
+#[cfg(test)]
+impl Incoming {
+    /// How many messages are being put together.
+    pub(super) fn messages(&self) -> usize {
+        self.messages.len()
     }
 }

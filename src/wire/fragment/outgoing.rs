@@ -77,6 +77,9 @@ struct Letter {
     prefix: u64,
     /// Those from `prefix` on that were sent, without a gap.
     sendings: VecDeque<Sending>,
+    /// The fragments before this one were sent at some time: a receiver that forgot
+    /// the first of them may hold later ones that are to be sent anew.
+    sent_end: u64,
     /// The newest acknowledgement that was taken.
     ack_number: u64,
     /// The most fragments that had arrived at any time.
@@ -101,6 +104,7 @@ impl Letter {
             bytes,
             prefix: 0,
             sendings: VecDeque::new(),
+            sent_end: 0,
             ack_number: 0,
             arrived: 0,
             progress_at: None,
@@ -144,8 +148,8 @@ impl Letter {
             self.prefix = self.count;
             return Some(self.sendings.drain(..).filter(|s| s.state != State::Arrived).collect());
         }
-        let sent_end = self.prefix + self.sendings.len() as u64;
-        if ack.number <= self.ack_number || ack.prefix > sent_end {
+        self.sent_end = self.sent_end.max(self.prefix + self.sendings.len() as u64);
+        if ack.number <= self.ack_number || ack.prefix > self.sent_end {
             return None;
         }
         self.ack_number = ack.number;
@@ -155,7 +159,7 @@ impl Letter {
             self.sendings.clear();
             return Some(Vec::new());
         }
-        let new = (ack.prefix - self.prefix) as usize;
+        let new = self.sendings.len().min((ack.prefix - self.prefix) as usize);
         let mut arrived: Vec<Sending> =
             self.sendings.drain(..new).filter(|s| s.state != State::Arrived).collect();
         self.prefix = ack.prefix;
@@ -340,7 +344,7 @@ impl Outgoing {
         self.queue.is_empty()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     /// How many messages were given up.
     pub fn given_up(&self) -> u64 {
         self.given_up
@@ -498,4 +502,23 @@ impl Outgoing {
 
 fn sending(now: Time, order: u64, tries: u32) -> Sending {
     Sending { state: State::Sent, sent_at: now, order, tries }
+}
+
+#[cfg(any(test, fuzzing))]
+impl Outgoing {
+    /// Every bound that a peer must not be able to break.
+    pub fn check_bounds(&self) {
+        let queued_bytes: usize = self.queue.iter().map(|letter| letter.bytes.len()).sum();
+        assert_eq!(queued_bytes, self.queued_bytes, "the bytes are counted wrongly");
+        assert!(queued_bytes <= self.limit_bytes, "{queued_bytes} bytes are queued");
+        assert!(self.queue.len() <= QUEUE_LIMIT, "{} messages", self.queue.len());
+        assert!(self.arrived.len() <= QUEUE_LIMIT, "{} arrived", self.arrived.len());
+        let window = self.window.fragments;
+        assert!((WINDOW_LEAST..=self.window.most).contains(&window), "a window of {window}");
+        for letter in &self.queue {
+            let sent = letter.sendings.len() as u64;
+            assert!(sent <= AHEAD_LIMIT, "{sent} sent ahead of message {}", letter.id);
+            assert!(letter.prefix + sent <= letter.count, "more than message {} has", letter.id);
+        }
+    }
 }

@@ -262,6 +262,46 @@ fn fragments_that_were_taken_back_are_sent_again() {
     assert!(sent(&mut outgoing, Time(42_000)).is_empty());
 }
 
+/// Found by fuzzing: the receiver forgot a message, then got the middle of it, and
+/// then its beginning. It holds more than was sent anew, and its acknowledgements,
+/// taken for those of another message, were passed over until the message was given up.
+#[test]
+fn a_receiver_that_forgot_the_beginning_may_hold_more_than_is_sent_again() {
+    let mut outgoing = Outgoing::new(400, MIB, PATIENCE_US);
+    let mut incoming = Incoming::new(MIB, PATIENCE_US);
+    let sent = message(1, 7_000);
+    assert!(outgoing.push(1, sent.clone()));
+    let fragments = |outgoing: &mut Outgoing, now| {
+        let mut parts = Vec::new();
+        outgoing.poll(now, &mut |part| parts.push(part.to_vec()));
+        parts
+    };
+    let acknowledge = |incoming: &mut Incoming, outgoing: &mut Outgoing, now| {
+        incoming.poll_acks(&mut |part| outgoing.on_ack(now, &decode_ack(part).unwrap()));
+    };
+    let all = fragments(&mut outgoing, Time(0));
+    assert_eq!(all.len(), 16);
+    incoming.on_fragment(Time(1), &decode_fragment(&all[0]).unwrap()).unwrap();
+    acknowledge(&mut incoming, &mut outgoing, Time(1));
+    // The others are late and taken for lost, so fewer go at once from now on.
+    let mut now = Time(60_000);
+    assert_eq!(fragments(&mut outgoing, now).len(), 8);
+    incoming.clear();
+    for part in &all[1..] {
+        incoming.on_fragment(now, &decode_fragment(part).unwrap()).unwrap();
+    }
+    acknowledge(&mut incoming, &mut outgoing, now);
+    let mut delivered = Vec::new();
+    while !outgoing.is_empty() && now < Time(SECOND_US) {
+        for part in fragments(&mut outgoing, now) {
+            delivered.extend(incoming.on_fragment(now, &decode_fragment(&part).unwrap()).unwrap());
+        }
+        acknowledge(&mut incoming, &mut outgoing, now);
+        now = now.plus(1_000);
+    }
+    assert!(delivered == [sent] && outgoing.is_empty(), "it is sent again and again");
+}
+
 #[test]
 fn a_message_takes_at_most_twice_what_has_arrived_and_never_more_than_its_length() {
     let length = 50_000;

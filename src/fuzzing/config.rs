@@ -1,0 +1,120 @@
+//! The config: any text as the cluster's file.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::config::{Config, MAX_VALUE_BYTES, NodeSettings, Settings};
+use crate::core::lives::Neighbor;
+use crate::core::types::{Incarnation, Life, Run, Time};
+use crate::core::{self, Saved};
+use crate::engine::{Engine, Host, Keeps, Output, Setup};
+use crate::error::Error;
+use crate::replica::Replica;
+
+/// What is said of a mistake is meant to be read.
+const ERROR_BYTES: usize = 12_000;
+
+/// Any bytes as the cluster's file: they are refused with an error that names a
+/// key, and the file, in a text of bounded length; or they are a config that keeps
+/// every rule of the file, that is the same when what it holds is written and
+/// loaded again, and of which nodes can be made that begin to speak.
+pub fn config(input: &[u8]) {
+    let path = Path::new("the-file.json");
+    let config = match Config::of_file(input, path) {
+        Ok(config) => config,
+        Err(error) => return refused(&error),
+    };
+    sound(config.settings());
+    let shown = format!("{config:?}");
+    assert!(shown.contains("heartbeat_ms"), "{shown}");
+    let keys = serde_json::Value::Object(config.keys().clone());
+    let written = serde_json::to_vec(&keys).expect("keys are JSON");
+    let same = |other: Result<Config, Error>, how: &str| {
+        let other = other.unwrap_or_else(|error| panic!("{how} it is refused: {error}"));
+        assert_eq!(other.settings(), config.settings(), "{how} it is another");
+    };
+    same(Config::of_file(&written, path), "written and loaded again,");
+    same(Config::try_from(&keys), "as a value,");
+    same(config.clone().with(serde_json::json!({})), "with nothing new,");
+    for name in config.names() {
+        config.check_name(name).expect("it is the name of a node");
+    }
+    let places = [0, config.settings().nodes.len() - 1];
+    places.into_iter().for_each(|own| begins(config.settings(), own));
+}
+
+fn refused(error: &Error) {
+    let Error::Config { key, problem, remedy } = error else {
+        panic!("it is no mistake in the file: {error:?}");
+    };
+    assert!(!key.is_empty() && !problem.is_empty() && !remedy.is_empty(), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("the-file.json"), "no file is named: {text}");
+    assert!(text.len() < ERROR_BYTES, "an error of {} bytes", text.len());
+}
+
+/// The rules of the file, as its table of keys has them.
+fn sound(settings: &Settings) {
+    let Settings {
+        nodes,
+        heartbeat_us,
+        election_timeout_us: (shortest, longest),
+        request_timeout_us,
+        max_value_bytes,
+        founding_by_majority: _,
+    } = settings;
+    assert!((1..=256).contains(&nodes.len()));
+    assert!(nodes.is_sorted_by(|a, b| a.name < b.name), "{nodes:?}");
+    assert!((1..=9).contains(&nodes.iter().filter(|node| node.voter).count()), "{nodes:?}");
+    let addresses: BTreeSet<_> = nodes.iter().map(|node| node.address).collect();
+    assert_eq!(addresses.len(), nodes.len(), "{nodes:?}");
+    for NodeSettings { name, address, .. } in nodes {
+        assert!((1..=64).contains(&name.len()) && !name.contains(char::is_control), "{name:?}");
+        let ip = address.ip();
+        assert!(address.port() > 0 && !ip.is_unspecified() && !ip.is_multicast(), "{address}");
+        assert_eq!(address.is_ipv4(), nodes[0].address.is_ipv4(), "{nodes:?}");
+        assert_eq!(ip, ip.to_canonical());
+    }
+    let ms = 1_000;
+    assert!((ms..=60_000 * ms).contains(heartbeat_us), "{settings:?}");
+    assert!(*shortest >= 2 * heartbeat_us && *longest >= shortest + heartbeat_us, "{settings:?}");
+    assert!(*longest <= 600_000 * ms, "{settings:?}");
+    assert!((ms..=3_600_000 * ms).contains(request_timeout_us), "{settings:?}");
+    assert!((1..=MAX_VALUE_BYTES).contains(max_value_bytes), "{settings:?}");
+}
+
+/// A node that is made of the settings speaks to the other nodes at their addresses
+/// and to nobody else.
+fn begins(settings: &Settings, own: usize) {
+    let neighbor = |node: &NodeSettings| Neighbor {
+        name: node.name.clone(),
+        address: node.address,
+        voter: node.voter,
+    };
+    let mut others: Vec<Neighbor> = settings.nodes.iter().map(neighbor).collect();
+    let own = others.remove(own);
+    let addresses: BTreeSet<_> = others.iter().map(|other| other.address).collect();
+    let life = Life { incarnation: Incarnation(1), run: Run(1) };
+    let replica = Replica::new(&own.name, life, None, Vec::new());
+    let setup = Setup {
+        core: core::Setup {
+            own,
+            others,
+            heartbeat: settings.heartbeat_us,
+            election_timeout: settings.election_timeout_us,
+            founding_by_majority: settings.founding_by_majority,
+            append_bytes: Vec::new(),
+        },
+        request_timeout: settings.request_timeout_us,
+        keeps: Keeps::InMemory,
+    };
+    let saved = Saved::empty(life.incarnation);
+    let host = Host::here(replica);
+    let mut engine: Engine<u64> = Engine::new(setup, saved, life.run, 1, host, Time(1));
+    let mut output = Output::default();
+    engine.tick(Time(1));
+    engine.flush(&mut output, Time(1));
+    let spoken: Vec<_> = output.datagrams.iter().map(|(to, _)| *to).collect();
+    assert_eq!(spoken.len(), addresses.len());
+    assert!(spoken.iter().all(|to| addresses.contains(to)), "{spoken:?}");
+}
