@@ -170,7 +170,8 @@ impl Core {
             let (from, count) = (append.prev_log_index.next(), append.entries.len());
             self.step(|| match count {
                 0 => format!("asks {name} whether its log reaches {}", from.previous()),
-                _ => format!("appends {from} to {} at {name}", from.0 + count as u64 - 1),
+                1 => format!("sends {name} entry {from}"),
+                _ => format!("sends {name} entries {from} to {}", from.0 + count as u64 - 1),
             });
         }
     }
@@ -272,7 +273,10 @@ impl Core {
             self.append_to_log(entry);
         }
         if let Some(first) = first_new {
-            self.step(|| format!("takes {first} to {index}"));
+            self.step(|| match first == index {
+                true => format!("appends entry {index}"),
+                false => format!("appends entries {first} to {index}"),
+            });
         }
         Ok(())
     }

@@ -2,7 +2,6 @@
 //! faults from a seed, requests from a program at each.
 
 mod cluster;
-mod linear;
 mod paths;
 
 use serde_json::json;
@@ -11,7 +10,7 @@ use super::*;
 use crate::request::Request;
 
 use self::cluster::{Cluster, MILLISECOND, SECOND};
-use self::linear::{Call, Operation};
+use crate::sim::linear::{Call, CellAnswer, CellOperation, check_cell};
 
 fn values(cluster: &Cluster, node: usize) -> Vec<String> {
     cluster.committed(node)
@@ -119,20 +118,23 @@ fn every_request_ends_and_none_is_committed_twice_under_faults() {
 
 /// What clients saw: tickets of commands with the number that they wrote, and of
 /// queries. What ended as unknown has no end; what was refused did not happen.
-fn history(cluster: &Cluster, calls: &[(u64, Option<u64>)]) -> Vec<Call> {
+fn history(
+    cluster: &Cluster,
+    calls: &[(u64, Option<u64>)],
+) -> Vec<Call<CellOperation, CellAnswer>> {
     let call = |&(ticket, written): &(u64, Option<u64>)| {
         let answer = cluster.answer(ticket);
         let (called, at) = cluster.times(ticket);
-        let operation = match (written, &answer) {
-            (Some(value), _) => Operation::Write(value),
-            (None, Ok(reply)) => Operation::Read(reply.value.as_u64().unwrap_or(0)),
-            (None, Err(_)) => return None,
+        let (operation, answered) = match (written, answer) {
+            (Some(value), Ok(_)) => (CellOperation::Write(value), Some((at, CellAnswer::Done))),
+            (Some(value), Err(RequestError::Unknown)) => (CellOperation::Write(value), None),
+            (None, Ok(reply)) => {
+                let held = CellAnswer::Value(reply.value.as_u64());
+                (CellOperation::Read, Some((at, held)))
+            }
+            (_, Err(_)) => return None,
         };
-        match answer {
-            Ok(_) => Some(Call { operation, called, answered: Some(at) }),
-            Err(RequestError::Unknown) => Some(Call { operation, called, answered: None }),
-            Err(_) => None,
-        }
+        Some(Call { client: 0, operation, called, answered })
     };
     calls.iter().filter_map(call).collect()
 }
@@ -170,14 +172,15 @@ fn what_clients_saw_is_linearizable_under_faults() {
         let history = history(&cluster, &calls);
         let answered = history.iter().filter(|call| call.answered.is_some()).count();
         assert!(answered > 120, "seed {seed}: only {answered} of {} were answered", calls.len());
-        assert!(linear::is_linearizable(&history), "seed {seed}");
+        assert!(check_cell(&history).is_linearizable(), "seed {seed}");
         let mut broken = history;
         // The checker would notice: the last read shows what was there at first.
         if let Some(read) =
-            broken.iter_mut().rev().find(|call| matches!(call.operation, Operation::Read(_)))
+            broken.iter_mut().rev().find(|call| call.operation == CellOperation::Read)
         {
-            read.operation = Operation::Read(0);
-            assert!(!linear::is_linearizable(&broken), "seed {seed}");
+            let at = read.answered.map_or(0, |(at, _)| at);
+            read.answered = Some((at, CellAnswer::Value(None)));
+            assert!(!check_cell(&broken).is_linearizable(), "seed {seed}");
         }
     }
 }
@@ -227,7 +230,7 @@ fn runs_come_and_go_and_what_clients_saw_stays_linearizable() {
         for node in 1..size {
             assert_eq!(values(&cluster, node), committed, "seed {seed}: node {node}");
         }
-        assert!(linear::is_linearizable(&history(&cluster, &calls)), "seed {seed}");
+        assert!(check_cell(&history(&cluster, &calls)).is_linearizable(), "seed {seed}");
     }
 }
 

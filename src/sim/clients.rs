@@ -13,6 +13,7 @@ use crate::request::{Answer, Reply, Request};
 use super::Chance;
 use super::linear::{self, Call, CellAnswer, CellOperation};
 use super::plan::Load;
+use super::story::shortened;
 
 /// What was answered with a reply is committed, at that place.
 pub(super) const ACKNOWLEDGED_KEPT: Property =
@@ -60,15 +61,12 @@ impl Asked {
 
     /// For a person.
     pub(super) fn describe(&self) -> String {
-        let id = self.id.as_deref().map(|id| format!(" under id {id}")).unwrap_or_default();
-        let json = match self.json.char_indices().nth(60) {
-            Some((end, _)) => format!("{}... ({} bytes)", &self.json[..end], self.json.len()),
-            None => self.json.clone(),
-        };
-        match self.way {
-            Way::Command => format!("command {json}{id}"),
-            Way::Query => format!("query {json}"),
-            Way::Lookup => format!("lookup{id}"),
+        let json = shortened(&self.json);
+        match (self.way, &self.id) {
+            (Way::Command, Some(id)) => format!("command {json} under id {id}"),
+            (Way::Command, None) => format!("command {json}"),
+            (Way::Query, _) => format!("query {json}"),
+            (Way::Lookup, id) => format!("lookup {}", id.as_deref().unwrap_or_default()),
         }
     }
 }
@@ -94,6 +92,7 @@ pub(super) struct Clients {
     known: BTreeMap<String, Option<u64>>,
     asked: u64,
     values: u64,
+    not_found: u64,
     /// How many ended as unknown, and how many were refused.
     pub(super) unknown: u64,
     pub(super) refused: u64,
@@ -114,6 +113,7 @@ impl Clients {
             known: BTreeMap::new(),
             asked: 0,
             values: 0,
+            not_found: 0,
             unknown: 0,
             refused: 0,
         }
@@ -124,9 +124,9 @@ impl Clients {
         self.asked
     }
 
-    /// How many were answered with a reply.
+    /// How many were answered: with a reply, or that there is none to find.
     pub(super) fn answered(&self) -> u64 {
-        self.settled.len() as u64
+        self.settled.len() as u64 + self.not_found
     }
 
     /// What has not ended yet.
@@ -313,6 +313,7 @@ impl Clients {
                 self.saw(&asked, self.cell_answer(&asked, reply), now);
             }
             Err(RequestError::NotFound { .. }) => {
+                self.not_found += 1;
                 self.saw(&asked, CellAnswer::Missing, now);
             }
             Err(RequestError::Unknown) => self.lost(&asked),

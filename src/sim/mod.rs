@@ -246,7 +246,8 @@ impl Simulation {
     }
 
     /// The run is told, one line an event, each led by the virtual time in seconds and
-    /// whom it is about.
+    /// whom it is about. What becomes of each datagram is not told, or nobody would
+    /// find the rest.
     pub fn trace(mut self, tell: impl FnMut(&str) + 'static) -> Simulation {
         self.sink = Some(Box::new(tell));
         self
@@ -275,15 +276,13 @@ impl Simulation {
         let Simulation { plan, faults, sink } = self;
         let mut world = World::new(plan, faults, Story::new(sink));
         prepare(&mut world);
-        let ran = catch_unwind(AssertUnwindSafe(|| run(&mut world)));
-        match ran {
-            Ok(Ok(report)) => Ok(report),
-            Ok(Err(violation)) => Err(*violation),
-            Err(panic) => {
-                let broken = Broken { property: &NO_PANIC, what: guard::said(&*panic) };
-                Err(Violation::new(world.plan.seed, world.now, None, &broken))
-            }
-        }
+        let ran = catch_unwind(AssertUnwindSafe(|| run(&mut world))).unwrap_or_else(|panic| {
+            Err(world.panicked(Broken { property: &NO_PANIC, what: guard::said(&*panic) }))
+        });
+        ran.map_err(|violation| {
+            world.tell_of_all(|| violation.to_string());
+            *violation
+        })
     }
 }
 

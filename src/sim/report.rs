@@ -18,7 +18,7 @@ pub struct Report {
     pub faults: u64,
     /// How many requests clients made.
     pub requests: u64,
-    /// How many of them were answered with a reply.
+    /// How many of them were answered: with a reply, or that there is none to find.
     pub answered: u64,
     /// How many ended as unknown, or with a node that died.
     pub unknown: u64,

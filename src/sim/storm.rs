@@ -117,19 +117,25 @@ impl Storm {
 
     fn disturb(&mut self, world: &mut World) -> Step {
         let Some(which) = world.chance.weighed(&world.faults.weights()) else { return Ok(()) };
-        // What is done to a leader matters most.
+        // What is done to a leader matters most, and nothing matters to who is down.
         let leader = world.leader().filter(|_| world.chance.permille(400));
         let place = leader.unwrap_or_else(|| any(world));
+        if world.running(place).is_none() {
+            return Ok(());
+        }
         world.faults_done += 1;
         world.story.mark([world.now, 6, which as u64, place as u64]);
         match ALL[which] {
             Disturbance::Partition => partition(world),
-            Disturbance::Isolation => split(world, |of| of == place, "is cut off", place),
+            Disturbance::Isolation => {
+                split(world, |of| of == place);
+                world.tell(place, || "is cut off; all others hear each other".to_string());
+            }
             Disturbance::OneWay => one_way(world, place),
             Disturbance::Flap => flap(world, place),
             Disturbance::Mend => {
                 world.network.mend();
-                world.tell(place, || "all links are whole again".to_string());
+                world.tell_of_all(|| "all links are whole again".to_string());
             }
             Disturbance::Stop => {
                 world.stop(place)?;
@@ -162,6 +168,7 @@ impl Storm {
         let voter = place < world.plan.voters && !self.forgot.contains(&place);
         if voter {
             if self.may_forget == 0 {
+                world.faults_done -= 1;
                 return;
             }
             self.may_forget -= 1;
@@ -244,7 +251,7 @@ fn end_faults(world: &mut World) {
         }
     }
     world.disks_go_on();
-    world.tell(0, || "all faults have ended".to_string());
+    world.tell_of_all(|| "all faults have ended".to_string());
 }
 
 fn any(world: &mut World) -> usize {
@@ -259,8 +266,8 @@ fn names(world: &World, which: impl Fn(usize) -> bool) -> String {
     nodes.into_iter().map(|node| node.name).collect::<Vec<_>>().join(", ")
 }
 
-/// Between those inside and those outside nothing arrives.
-fn split(world: &mut World, inside: impl Fn(usize) -> bool, told: &str, place: usize) {
+/// Between those inside and those outside nothing arrives; all other links are whole.
+fn split(world: &mut World, inside: impl Fn(usize) -> bool) {
     world.network.mend();
     for from in 0..world.nodes.len() {
         for to in 0..world.nodes.len() {
@@ -269,7 +276,6 @@ fn split(world: &mut World, inside: impl Fn(usize) -> bool, told: &str, place: u
             }
         }
     }
-    world.tell(place, || told.to_string());
 }
 
 fn partition(world: &mut World) {
@@ -283,7 +289,7 @@ fn partition(world: &mut World) {
                     world.network.cut(from, to);
                 }
             }
-            world.tell(0, || "the network is a chain".to_string());
+            world.tell_of_all(|| "the network is a chain".to_string());
         }
         // Two sides, and one node between them that both still hear.
         1 => {
@@ -298,13 +304,14 @@ fn partition(world: &mut World) {
                 }
             }
             let sides = names(world, |place| place != bridge && left(place));
-            world.tell(bridge, || format!("alone hears both {sides} and the others"));
+            world.tell(bridge, || format!("alone hears both {{{sides}}} and the others"));
         }
         _ => {
             let side = world.chance.number();
             let left = |place: usize| side >> place & 1 == 0;
             let sides = names(world, left);
-            split(world, left, &format!("the network splits: {sides} apart from the others"), 0);
+            split(world, left);
+            world.tell_of_all(|| format!("the network splits: {{{sides}}} and the others"));
         }
     }
 }

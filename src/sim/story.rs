@@ -55,3 +55,11 @@ impl Story {
         self.digest
     }
 }
+
+/// The beginning of a text that may be long.
+pub(super) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}... ({} bytes)", &text[..end], text.len()),
+        None => text.to_string(),
+    }
+}

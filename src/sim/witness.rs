@@ -5,6 +5,7 @@
 //! alone, by a naive rule, which entries are to be applied.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -18,6 +19,7 @@ use crate::machine::StateMachine;
 use crate::operation::Operation;
 
 use super::plan::MakeMachine;
+use super::story::shortened;
 
 /// A state machine is given each client's command once, in the log's order, and no
 /// other.
@@ -36,15 +38,6 @@ pub(super) const QUERIES_SEE_THE_LOG: Property = Property {
     source: "StateMachine::query only reads (thesis §6.4, read-only queries)",
 };
 
-/// A query that was answered: after which entry, what was asked, what was said.
-#[derive(Clone, Debug)]
-struct Asked {
-    node: String,
-    after: u64,
-    question: Value,
-    answer: Value,
-}
-
 /// What all machines of a world did.
 #[derive(Default)]
 pub(super) struct Ledger {
@@ -57,7 +50,9 @@ pub(super) struct Ledger {
     looked: usize,
     /// What was applied: the JSON, the value, and who was first.
     applied: BTreeMap<u64, (Entry, Value, String)>,
-    asked: Vec<Asked>,
+    /// Queries, by the entry after which they were asked and their JSON: what was
+    /// asked, what was answered, and who did first.
+    asked: BTreeMap<(u64, String), (Value, Value, String)>,
     broken: Option<Verdict>,
 }
 
@@ -97,6 +92,14 @@ impl Ledger {
         before
     }
 
+    /// What was applied there, for a person.
+    pub(super) fn in_words(&self, indexes: RangeInclusive<u64>) -> Vec<String> {
+        let line = |(index, (entry, value, _)): (&u64, &(Entry, Value, String))| {
+            format!("applies entry {index}, {}, which gives {value}", shortened(entry.json()))
+        };
+        self.applied.range(indexes).map(line).collect()
+    }
+
     /// What was found wrong, if anything.
     pub(super) fn verdict(&mut self) -> Verdict {
         self.broken.take().unwrap_or(Ok(()))
@@ -131,6 +134,16 @@ impl Ledger {
         })
     }
 
+    /// Two that were given the same entries answer the same.
+    fn check_answer(&mut self, node: &str, after: u64, asked: &Value, answer: &Value) -> Verdict {
+        let question = (after, asked.to_string());
+        let first = || (asked.clone(), answer.clone(), node.to_string());
+        let (_, was, at) = self.asked.entry(question).or_insert_with(first);
+        ensure(&QUERIES_SEE_THE_LOG, was == answer, || {
+            format!("after entry {after} {at} answers {asked} with {was}, {node} with {answer}")
+        })
+    }
+
     fn note(&mut self, verdict: Verdict) {
         if verdict.is_err() && self.broken.is_none() {
             self.broken = Some(verdict);
@@ -141,17 +154,16 @@ impl Ledger {
     /// and asked nothing else.
     pub(super) fn check_queries(&self, make: &MakeMachine) -> Verdict {
         let apart = self.asked.len().div_ceil(QUERIES_COMPARED).max(1);
-        for asked in self.asked.iter().step_by(apart) {
-            let mut machine = make(&asked.node);
-            for (_, (entry, ..)) in self.applied.range(..=asked.after) {
+        for ((after, _), (asked, answer, node)) in self.asked.iter().step_by(apart) {
+            let mut machine = make(node);
+            for (_, (entry, ..)) in self.applied.range(..=*after) {
                 machine.apply(entry);
             }
-            let right = machine.query(&asked.question);
-            ensure(&QUERIES_SEE_THE_LOG, right == asked.answer, || {
+            let right = machine.query(asked);
+            ensure(&QUERIES_SEE_THE_LOG, right == *answer, || {
                 format!(
-                    "after entry {} {} answers {} with {}; a machine that was given the same \
-                     entries and asked nothing before says {right}",
-                    asked.after, asked.node, asked.question, asked.answer
+                    "after entry {after} {node} answers {asked} with {answer}; a machine that \
+                     was given the same entries and asked nothing before says {right}"
                 )
             })?;
         }
@@ -181,12 +193,9 @@ impl StateMachine for Witness {
 
     fn query(&self, question: &Value) -> Value {
         let answer = self.machine.query(question);
-        self.ledger.lock().asked.push(Asked {
-            node: self.node.clone(),
-            after: self.last,
-            question: question.clone(),
-            answer: answer.clone(),
-        });
+        let mut ledger = self.ledger.lock();
+        let same = ledger.check_answer(&self.node, self.last, question, &answer);
+        ledger.note(same);
         answer
     }
 

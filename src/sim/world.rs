@@ -15,6 +15,8 @@
 //! Nothing but the seed decides what happens, and nothing takes time but what is
 //! said to.
 
+mod turn;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -22,7 +24,6 @@ use parking_lot::Mutex;
 
 use crate::core::effect::RoleName;
 use crate::core::lives::Neighbor;
-use crate::core::message::Envelope;
 use crate::core::properties::{Broken, Disk, History, Verdict};
 use crate::core::types::{Incarnation, Life, Run};
 use crate::core::{self, Core, Saved};
@@ -31,7 +32,6 @@ use crate::error::RequestError;
 use crate::machine::StateMachine;
 use crate::replica::Replica;
 use crate::request::Request;
-use crate::wire::{Part, decode_part, frame};
 
 use super::cells::Cells;
 use super::chance::Chance;
@@ -81,6 +81,8 @@ pub(super) struct World {
     events: BTreeMap<(u64, u64), Event>,
     event: u64,
     output: Output<u64>,
+    /// Whose turn it is, or was last: who panics, if anybody does.
+    at_turn: Option<usize>,
     /// What tests put wrong.
     #[cfg(test)]
     pub(super) bug: Option<Box<dyn super::tests::Bug>>,
@@ -119,6 +121,7 @@ impl World {
             events: BTreeMap::new(),
             event: 0,
             output: Output::default(),
+            at_turn: None,
             chance,
             faults,
             plan,
@@ -152,6 +155,11 @@ impl World {
         (0..self.nodes.len()).filter(leads).max_by_key(term)
     }
 
+    /// Somebody panicked.
+    pub(super) fn panicked(&self, broken: Broken) -> Box<Violation> {
+        self.violation(self.at_turn, broken)
+    }
+
     fn violation(&self, place: Option<usize>, broken: Broken) -> Box<Violation> {
         let node = place.map(|place| self.nodes[place].name.clone());
         Box::new(Violation::new(self.plan.seed, self.now, node, &broken))
@@ -163,6 +171,10 @@ impl World {
 
     pub(super) fn tell(&mut self, place: usize, what: impl FnOnce() -> String) {
         self.story.tell(self.now, &self.nodes[place].name, what);
+    }
+
+    pub(super) fn tell_of_all(&mut self, what: impl FnOnce() -> String) {
+        self.story.tell(self.now, "world", what);
     }
 
     /// Starts a node with what is on its disk, or what it remembers.
@@ -260,8 +272,16 @@ impl World {
             }
         }
         self.story.mark([self.now, 3, place as u64, done as u64]);
-        self.tell(place, || format!("dies; {done} of {under_way} writes under way were done"));
-        for asked in self.clients.node_is_gone(place) {
+        let gone = self.clients.node_is_gone(place);
+        let requests = gone.len();
+        self.tell(place, || {
+            let writes = match under_way {
+                0 => String::new(),
+                _ => format!("; {done} of {under_way} writes under way were done"),
+            };
+            format!("dies{writes}; nobody hears what became of {requests} requests")
+        });
+        for asked in gone {
             asked.client.into_iter().for_each(|client| self.client_rests(client));
         }
     }
@@ -432,10 +452,18 @@ impl World {
     }
 
     fn machine_is_done(&mut self, place: usize) {
+        self.at_turn = Some(place);
         let now = self.now;
         let Some(running) = &mut self.nodes[place].running else { return };
-        if let Some(done) = running.machine.as_mut().and_then(MachineThread::work) {
-            running.put(Input::Done(Box::new(done)), now);
+        let before = running.engine.applied();
+        let Some(done) = running.machine.as_mut().and_then(MachineThread::work) else { return };
+        let applied = done.applied;
+        running.put(Input::Done(Box::new(done)), now);
+        let told = self.story.is_told() && applied > before;
+        if let Some(ledger) = self.ledger.clone().filter(|_| told) {
+            for line in ledger.lock().in_words(before.0 + 1..=applied.0) {
+                self.tell(place, || line);
+            }
         }
     }
 
@@ -454,133 +482,6 @@ impl World {
     /// Links stay as they are.
     pub(super) fn end_flaps(&mut self) {
         self.events.retain(|_, event| !matches!(event, Event::LinkTurns { .. }));
-    }
-
-    /// One turn of a node, and all that comes of it.
-    fn turn(&mut self, place: usize) -> Step {
-        self.steps += 1;
-        let now = self.now;
-        let mut output = std::mem::take(&mut self.output);
-        let Some(running) = self.nodes[place].running.as_mut() else { return Ok(()) };
-        let time = running.turn(now);
-        running.engine.flush(&mut output, time);
-        let away = self.chance.micros(self.faults.turn);
-        running.rest(now, away);
-        #[cfg(test)]
-        self.put_bugs_in(place, &mut output);
-        self.check(place)?;
-        let carried = self.carry_out(place, &mut output);
-        self.output = output;
-        carried
-    }
-
-    fn check(&mut self, place: usize) -> Step {
-        let incarnation = self.nodes[place].incarnation;
-        let Some(running) = &self.nodes[place].running else { return Ok(()) };
-        let core = running.engine.core();
-        if !self.plan.disks {
-            self.disks.entry(incarnation).or_default().mirror(core);
-        }
-        let others =
-            self.nodes.iter().filter_map(|node| node.running.as_ref()).map(|r| r.engine.core());
-        let verdict = self.history.check(core, &self.disks, others);
-        let bounded = running.engine.check_bounds();
-        self.expect(Some(place), verdict)?;
-        self.expect(Some(place), bounded)?;
-        if let Some(ledger) = &self.ledger {
-            let committed = self.history.committed_entries();
-            let mut ledger = ledger.lock();
-            ledger.committed(committed.iter().map(|(entry, _)| &entry.payload));
-            let verdict = ledger.verdict();
-            drop(ledger);
-            self.expect(Some(place), verdict)?;
-        }
-        Ok(())
-    }
-
-    /// Datagrams leave, then writes begin, as the driver does it. Who is doomed dies
-    /// somewhere between.
-    fn carry_out(&mut self, place: usize, output: &mut Output<u64>) -> Step {
-        let start = self.nodes[place].starts;
-        self.tell_notes(place, output);
-        let doomed = self.running(place).is_some_and(|running| running.doomed);
-        let effects = output.datagrams.len() + output.writes.len();
-        let upto = if doomed { self.chance.between(0, effects as u64) as usize } else { effects };
-        for (address, bytes) in output.datagrams.iter().take(upto) {
-            self.check_datagram(place, bytes)?;
-            let to = self.plan.place_of(*address);
-            self.story.mark([self.now, 5, (place * 16 + to) as u64, crc32fast::hash(bytes).into()]);
-            for arrival in self.network.send(self.now, (place, to), bytes, &self.faults) {
-                let event = Event::Arrives { from: place, to, bytes: arrival.bytes };
-                self.at(arrival.at, event);
-            }
-        }
-        let writes = upto.saturating_sub(output.datagrams.len());
-        for record in output.writes.drain(..).take(writes) {
-            let due = self.now + self.chance.micros(self.faults.write);
-            let Some(running) = &mut self.nodes[place].running else { break };
-            // Writes are done in order, and none while the disk hangs.
-            let last = running.writes.back().map_or(0, |(due, _)| *due);
-            let due = due.max(last).max(running.hangs_until);
-            #[cfg(test)]
-            if self.bug.as_ref().is_some_and(|bug| bug.says_written_too_early()) {
-                running.put(Input::Written(record.number), self.now);
-            }
-            running.writes.push_back((due, record));
-            self.at(due, Event::DiskIsDone { node: place, start });
-        }
-        if doomed {
-            *output = Output::default();
-            self.crash(place);
-            return Ok(());
-        }
-        if let Some(running) = &mut self.nodes[place].running {
-            running.engine.recycle(&mut output.datagrams);
-            let job = output.job.take();
-            if let (Some(machine), Some(job)) = (running.machine.as_mut(), job) {
-                machine.job = Some(job);
-                let due = self.now + self.chance.micros(self.faults.apply);
-                self.at(due, Event::MachineIsDone { node: place, start });
-            }
-        }
-        for (ticket, answer) in output.answers.drain(..) {
-            self.answered(place, ticket, answer)?;
-        }
-        Ok(())
-    }
-
-    fn tell_notes(&mut self, place: usize, output: &mut Output<u64>) {
-        let node = &self.nodes[place];
-        if let Some(running) = node.running.as_ref().filter(|_| self.story.is_told()) {
-            for told in &output.notes {
-                let words = running.engine.in_words(&told.note);
-                self.story.tell(self.now, &node.name, || {
-                    format!("term {} {}: {words}", told.term, told.role)
-                });
-            }
-        }
-        output.notes.clear();
-    }
-
-    /// What a datagram says rests on what is durable.
-    fn check_datagram(&mut self, place: usize, bytes: &[u8]) -> Step {
-        let incarnation = self.nodes[place].incarnation;
-        let Some(running) = &self.nodes[place].running else { return Ok(()) };
-        let Ok(frame) = frame::open(bytes) else {
-            panic!("{} sends what nobody can open", self.nodes[place].name);
-        };
-        for part in frame.parts {
-            if let Ok(Part::Message(message)) = decode_part(part) {
-                let frame::Header { cluster, from, to } = frame.header;
-                let envelope = Envelope { cluster, from, to, message };
-                let disk = &self.disks[&incarnation];
-                let verdict = self.history.check_outgoing(running.engine.core(), disk, &envelope);
-                if let Err(broken) = verdict {
-                    return Err(self.violation(Some(place), broken));
-                }
-            }
-        }
-        Ok(())
     }
 
     /// What is left to check when all is over.

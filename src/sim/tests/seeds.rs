@@ -82,7 +82,7 @@ fn a_seed_says_all() {
 fn without_faults_nothing_is_lost() {
     for voters in 1..=5 {
         let simulation = Simulation::new(1).voters(voters).learners(1).faults(Faults::NONE);
-        let report = simulation.storm(Duration::from_secs(2)).run().expect("all holds");
+        let report = simulation.clients(3).storm(Duration::from_secs(2)).run().expect("all holds");
         assert_eq!((report.faults, report.unknown), (0, 0), "{voters} voters");
         assert_eq!(report.answered, report.requests, "{voters} voters");
         assert!(report.answered > 50, "{} answers of {voters} voters", report.answered);

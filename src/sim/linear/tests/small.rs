@@ -190,7 +190,11 @@ fn true_history(rng: &mut Rng, kind: Kind, most: u64) -> Vec<CellCall> {
         }
         history.push(call);
     }
-    history
+    // In what order they stand says nothing.
+    let mut drawn: Vec<(u64, CellCall)> =
+        history.into_iter().map(|call| (rng.next(), call)).collect();
+    drawn.sort_unstable_by_key(|&(place, _)| place);
+    drawn.into_iter().map(|(_, call)| call).collect()
 }
 
 /// Changes what one client was told.
