@@ -29,6 +29,7 @@ pub struct Hard {
 /// term, vote and cluster in it, it reaches the disk as a whole or not at all: a
 /// log without its cluster, or a cluster without its record, would be no node.
 #[derive(Clone, Debug)]
+#[cfg_attr(not(any(test, feature = "sim")), allow(dead_code))] // for logs on disk
 pub struct Record {
     /// Its number; completions name it.
     pub number: WriteNumber,

@@ -279,7 +279,12 @@ impl World {
                 0 => String::new(),
                 _ => format!("; {done} of {under_way} writes under way were done"),
             };
-            format!("dies{writes}; nobody hears what became of {requests} requests")
+            let requests = match requests {
+                0 => String::new(),
+                1 => "; nobody hears what became of a request".to_string(),
+                _ => format!("; nobody hears what became of {requests} requests"),
+            };
+            format!("dies{writes}{requests}")
         });
         for asked in gone {
             asked.client.into_iter().for_each(|client| self.client_rests(client));

@@ -11,8 +11,8 @@
 //! **What was seen ends what wrote it.** An answer that speaks of a value was given
 //! after the value was written, and only one call writes it. So this call took effect,
 //! by the time of that answer at the latest, even if it was never answered itself.
-//! A swap that took effect found what it expected; so whoever wrote that did so no
-//! later, and so on back.
+//! A swap that took effect found what it expected, and a write what its answer says;
+//! so whoever wrote that did so no later, and so on back.
 //!
 //! **What was not seen never was.** Take an order that explains the history, and in
 //! it a write (or swap) that was never answered and whose value no answer speaks of.
@@ -244,14 +244,16 @@ fn values_seen(history: &[Call], writers: &BTreeMap<u64, &Call>) -> BTreeMap<u64
     let mut seen = BTreeMap::new();
     for (at, value) in answers {
         let mut next = Some(value);
-        // Earlier answers came first, so what is known stays; and with it is known
-        // whatever swaps had to find for it to be there.
+        // Earlier answers came first, so what is known stays. And with it is known
+        // what had to be found for it to be written.
         while let Some(value) = next.filter(|value| !seen.contains_key(value)) {
             seen.insert(value, at);
-            next = writers.get(&value).and_then(|writer| match writer.operation {
-                CellOperation::Swap { expected, .. } => expected,
-                _ => None,
-            });
+            next =
+                writers.get(&value).and_then(|writer| match (writer.operation, writer.answered) {
+                    (CellOperation::Swap { expected, .. }, _) => expected,
+                    (CellOperation::Write(_), Some((_, CellAnswer::Was(was)))) => was,
+                    _ => None,
+                });
         }
     }
     seen

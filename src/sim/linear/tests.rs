@@ -149,6 +149,23 @@ fn two_swaps_of_one_value() {
     bad(&[did(first, 1, 2, Was(None)), did(Read, 3, 4, Value(None))]);
 }
 
+/// What may go before all others is what leaves nothing to wait for.
+#[test]
+fn a_write_that_must_wait_for_another() {
+    let (write, other) = (did(Write(1), 1, 10, Done), did(Write(3), 1, 10, Done));
+    let (swap, read) = (did(swap(1, 2), 1, 10, Was(Some(1))), did(Read, 1, 10, Value(Some(1))));
+    let last = did(Read, 20, 21, Value(Some(2)));
+    // 3 comes first, or 2 would not be seen in the end.
+    good(&[write, swap, read, other, last]);
+    good(&[write, read, swap, other, last]);
+    good(&[write, read, swap, did(Write(3), 1, 30, Done), last]);
+    bad(&[write, read, swap, did(Write(3), 11, 12, Done), last]);
+    // The same where the last read sees the first write.
+    good(&[write, other, read, did(Read, 20, 21, Value(Some(1)))]);
+    good(&[other, write, did(Read, 20, 21, Value(Some(1)))]);
+    bad(&[write, did(Write(3), 11, 12, Done), did(Read, 20, 21, Value(Some(1)))]);
+}
+
 #[test]
 fn what_is_unknown_may_happen_late_or_never() {
     let write = open(Write(1), 1);
@@ -381,6 +398,8 @@ fn what_can_be_told_before_the_search() {
     // What a swap must have found was seen with it.
     let chain = [write, open(swap(1, 2), 3), open(swap(2, 3), 4), read(10, 20, 2)];
     narrows_to(&chain, &[(0, 3, 20, 1), (1, 10, 20, 1), (3, 10, 20, 0)]);
+    let told = [write, did(Write(2), 3, 40, Was(Some(1))), read(10, 20, 2)];
+    narrows_to(&told, &[(0, 3, 20, 1), (1, 10, 20, 1), (2, 10, 20, 0)]);
     // One that failed found something all the same.
     let failed = did(swap(7, 8), 10, 20, Was(Some(1)));
     narrows_to(&[write, failed], &[(0, 10, 20, 1), (1, 10, 20, 0)]);

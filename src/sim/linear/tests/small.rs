@@ -133,8 +133,9 @@ enum Kind {
     Both,
 }
 
-/// A history that a store gave, of so many calls at most: each call takes effect at some time within it. Some
-/// are not answered, and some of those never take effect.
+/// A history that a store gave, of so many calls at most. Each takes effect at some
+/// time after its call and before its answer; some are not answered, and some of those
+/// never take effect.
 fn true_history(rng: &mut Rng, kind: Kind, most: u64) -> Vec<CellCall> {
     let calls = rng.between(1, most);
     let span = rng.between(4, 3 * most);
