@@ -21,7 +21,7 @@ use std::sync::{Mutex, mpsc};
 use std::time::Instant;
 use std::{panic, process, thread};
 
-use kontiki::sim::{NODES_LIMIT, Report, Simulation, Violation};
+use kontiki::sim::{Report, Simulation, VOTERS_LIMIT, Violation};
 
 const USAGE: &str = "Usage: simulate [--seeds N] [--first S] [--nodes N]
        simulate --seed S [--trace] [--nodes N]";
@@ -77,7 +77,7 @@ fn arguments() -> Result<Option<(Task, Option<usize>)>, lexopt::Error> {
             Long("first") => first = Some(number(&mut parser, "--first", 0..=u64::MAX)?),
             Long("seed") => seed = Some(number(&mut parser, "--seed", 0..=u64::MAX)?),
             Long("nodes") => {
-                nodes = Some(number(&mut parser, "--nodes", 1..=NODES_LIMIT as u64)? as usize);
+                nodes = Some(number(&mut parser, "--nodes", 1..=VOTERS_LIMIT as u64)? as usize);
             }
             Long("trace") => trace = true,
             other => return Err(other.unexpected()),

@@ -140,9 +140,14 @@ fn dependencies_point_one_way() {
     upwards("src/replica", &["engine", "driver", "node", "shared", "wire"]);
     upwards("src/engine", &["driver", "node", "shared", "event"]);
     upwards("src/driver", &["node"]);
+    upwards("src/sim", &["driver", "node", "shared", "event", "config"]);
     let io = ["std::time", "std::fs", "std::thread", "mio::", "socket2", "getrandom", "log::log"];
     let found = offenders("src/engine", &io);
     assert!(found.is_empty(), "the engine does I/O:\n{}", found.join("\n"));
+    let unseeded =
+        ["Instant", "SystemTime", "std::fs", "std::thread", "std::net::Udp", "getrandom"];
+    let found = offenders("src/sim", &unseeded);
+    assert!(found.is_empty(), "the simulator knows more than its seed:\n{}", found.join("\n"));
 }
 
 /// The pitfalls of elections, replication, reads, requests and time, and those of

@@ -116,8 +116,11 @@ use self::storm::Storm;
 use self::story::{Sink, Story};
 use self::world::World;
 
-/// At most so many nodes does a simulation have.
-pub const NODES_LIMIT: usize = 9;
+/// At most so many voters does a simulation have, as a cluster does.
+pub const VOTERS_LIMIT: usize = 9;
+
+/// At most so many nodes does a simulation have, learners included.
+pub const NODES_LIMIT: usize = 60;
 
 /// No step panics: an assertion that fails is a bug like any other.
 const NO_PANIC: Property =
@@ -161,7 +164,7 @@ impl Simulation {
         Simulation { plan, faults: Faults::of_seed(seed), sink: None }
     }
 
-    /// So many voters, 1 to [`NODES_LIMIT`] together with the learners.
+    /// So many voters, 1 to [`VOTERS_LIMIT`].
     ///
     /// # Panics
     ///
@@ -171,8 +174,8 @@ impl Simulation {
         self.checked()
     }
 
-    /// So many learners: nodes that follow and do not vote. 0 to [`NODES_LIMIT`]
-    /// together with the voters.
+    /// So many learners: nodes that follow and do not vote. At most [`NODES_LIMIT`]
+    /// nodes together with the voters.
     ///
     /// # Panics
     ///
@@ -185,9 +188,9 @@ impl Simulation {
     fn checked(self) -> Simulation {
         let (voters, size) = (self.plan.voters, self.plan.size());
         assert!(
-            voters >= 1 && size <= NODES_LIMIT,
-            "a simulation has 1 to {NODES_LIMIT} nodes, one voter at least; {voters} voters of \
-             {size} nodes were asked for"
+            (1..=VOTERS_LIMIT).contains(&voters) && size <= NODES_LIMIT,
+            "a simulation has 1 to {VOTERS_LIMIT} voters and at most {NODES_LIMIT} nodes; \
+             {voters} voters of {size} nodes were asked for"
         );
         self
     }

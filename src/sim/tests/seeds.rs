@@ -90,7 +90,16 @@ fn without_faults_nothing_is_lost() {
 }
 
 #[test]
-#[should_panic(expected = "a simulation has 1 to 9 nodes")]
-fn ten_nodes_are_too_many() {
-    let _ = Simulation::new(1).voters(8).learners(2);
+#[should_panic(expected = "a simulation has 1 to 9 voters and at most 60 nodes")]
+fn ten_voters_are_too_many() {
+    let _ = Simulation::new(1).voters(10);
+}
+
+/// Fifty learners follow three voters through a storm.
+#[test]
+fn many_nodes_are_run_as_few_are() {
+    let faults = Faults { lost: 100, isolations: 3, crashes: 3, mends: 3, ..Faults::NONE };
+    let simulation = Simulation::new(5).voters(3).learners(50).disks(true).faults(faults);
+    let report = simulation.clients(2).storm(Duration::from_secs(2)).run().expect("all holds");
+    assert!(report.answered > 20, "{} answers", report.answered);
 }
