@@ -278,6 +278,19 @@ fn split(world: &mut World, inside: impl Fn(usize) -> bool) {
     }
 }
 
+/// Two sides of those that count, a bit a node; neither is empty if that can be.
+fn side(world: &mut World, counts: impl Fn(usize) -> bool) -> u64 {
+    let all =
+        (0..world.nodes.len()).filter(|place| counts(*place)).fold(0, |bits, at| bits | 1 << at);
+    for _ in 0..10 {
+        let side = world.chance.number() & all;
+        if side != 0 && side != all {
+            return side;
+        }
+    }
+    0
+}
+
 fn partition(world: &mut World) {
     let size = world.nodes.len();
     match world.chance.between(0, 3) {
@@ -293,7 +306,8 @@ fn partition(world: &mut World) {
         }
         // Two sides, and one node between them that both still hear.
         1 => {
-            let (bridge, side) = (any(world), world.chance.number());
+            let bridge = any(world);
+            let side = side(world, |place| place != bridge);
             let left = |place: usize| side >> place & 1 == 0;
             world.network.mend();
             for from in (0..size).filter(|place| *place != bridge) {
@@ -307,7 +321,7 @@ fn partition(world: &mut World) {
             world.tell(bridge, || format!("alone hears both {{{sides}}} and the others"));
         }
         _ => {
-            let side = world.chance.number();
+            let side = side(world, |_| true);
             let left = |place: usize| side >> place & 1 == 0;
             let sides = names(world, left);
             split(world, left);
