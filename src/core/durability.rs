@@ -24,6 +24,7 @@ pub struct Write {
 
 /// The writes under way.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone, Hash))]
 pub struct Durability {
     issued: WriteNumber,
     completed: WriteNumber,

@@ -122,6 +122,7 @@ pub struct Peer {
 
 /// All other nodes of the file.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Lives {
     peers: Vec<Peer>,
     believed: BTreeMap<Incarnation, usize>,

@@ -11,6 +11,7 @@ use super::types::{Entry, Index, Term};
 
 /// The log of one node.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(test, derive(Hash))]
 pub struct Log {
     /// What precedes the first entry held here: (0, 0) until a log is compacted.
     base_index: Index,

@@ -11,7 +11,7 @@ use ::core::net::SocketAddr;
 use super::types::{ClusterId, Incarnation};
 
 /// One member.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Member {
     /// Its name in the shared file.
     pub name: String,
@@ -25,7 +25,7 @@ pub struct Member {
 }
 
 /// The members of a cluster, as one entry of the log states them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Membership {
     /// The cluster.
     pub cluster: ClusterId,

@@ -10,7 +10,7 @@ use super::membership::Membership;
 use super::types::{ClusterId, Entry, Incarnation, Index, Life, Run, Term};
 
 /// A message with its sender and addressee, as it is after decoding.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Envelope {
     /// The sender's cluster; 0 while the sender is fresh.
     pub cluster: ClusterId,
@@ -23,7 +23,7 @@ pub struct Envelope {
 }
 
 /// One message. The names are the paper's where it has one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Message {
     /// Who are you, and this is who I am (`lives`).
     Hello(Hello),
@@ -57,7 +57,7 @@ pub enum Message {
 
 /// Asks for and gives proof of life. A node believes a life only after it has
 /// echoed a value that the node drew for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Hello {
     /// The sender's name in the shared file.
     pub name: String,
@@ -70,14 +70,14 @@ pub struct Hello {
 }
 
 /// The founding record: index 1, term 0 of every log of the cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Found {
     /// The first members, each with its incarnation.
     pub members: Membership,
 }
 
 /// Asks whether an election could be won, before any term is touched.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PreVote {
     /// Which asking this is, for the answers to be told apart.
     pub round: u64,
@@ -90,7 +90,7 @@ pub struct PreVote {
 }
 
 /// The answer to a `PreVote`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PreVoteReply {
     /// The asking that is answered.
     pub round: u64,
@@ -101,7 +101,7 @@ pub struct PreVoteReply {
 }
 
 /// A candidate asks for a vote (Raft Figure 2).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RequestVote {
     /// The candidate's term.
     pub term: Term,
@@ -112,7 +112,7 @@ pub struct RequestVote {
 }
 
 /// The answer to a `RequestVote`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RequestVoteReply {
     /// The term of the one that answers.
     pub term: Term,
@@ -121,7 +121,7 @@ pub struct RequestVoteReply {
 }
 
 /// Entries that follow on `prev_log_index` (Raft Figure 2).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AppendEntries {
     /// The leader's term.
     pub term: Term,
@@ -138,7 +138,7 @@ pub struct AppendEntries {
 }
 
 /// The answer to `AppendEntries`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AppendEntriesReply {
     /// The term of the one that answers.
     pub term: Term,
@@ -150,7 +150,7 @@ pub struct AppendEntriesReply {
 }
 
 /// What became of an `AppendEntries`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AppendOutcome {
     /// Up to here the log is the leader's, and durable.
     Matched {
@@ -173,7 +173,7 @@ pub enum AppendOutcome {
 }
 
 /// The leader lives.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Heartbeat {
     /// The leader's term.
     pub term: Term,
@@ -186,7 +186,7 @@ pub struct Heartbeat {
 }
 
 /// The answer to a `Heartbeat`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HeartbeatReply {
     /// The term of the one that answers.
     pub term: Term,
@@ -200,7 +200,7 @@ pub struct HeartbeatReply {
 }
 
 /// More is committed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Commit {
     /// The leader's term.
     pub term: Term,
@@ -209,14 +209,14 @@ pub struct Commit {
 }
 
 /// Asks the leader for an index from which a read is linearizable.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ReadIndex {
     /// Which asking of this run it is; each has a number of its own.
     pub id: u64,
 }
 
 /// The answer to a `ReadIndex`, after a majority confirmed the leader.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ReadIndexReply {
     /// The asking that is answered.
     pub id: u64,
@@ -225,7 +225,7 @@ pub struct ReadIndexReply {
 }
 
 /// Clients' operations on their way to the leader.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Propose {
     /// Whether these may have reached a leader before: then it looks whether
     /// they are in its log already.

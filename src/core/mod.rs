@@ -95,6 +95,7 @@ pub struct Setup {
 
 /// One node's protocol.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Core {
     setup: Setup,
     me: Life,

@@ -36,6 +36,7 @@ const PROBES_UNANSWERED: u32 = 2;
 
 /// One append under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 struct Sent {
     seq: u64,
     last: Index,
@@ -44,6 +45,7 @@ struct Sent {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 enum State {
     Probe { under_way: Option<Sent> },
     Replicate { under_way: VecDeque<Sent>, bytes: usize },
@@ -51,6 +53,7 @@ enum State {
 
 /// One peer, as its leader sees it.
 #[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Hash))]
 pub struct Progress {
     match_index: Index,
     next_index: Index,

@@ -16,6 +16,7 @@ use super::types::{Index, Payload};
 /// The operations that a leader has seen in its log while it looked for repeats:
 /// filled as far as a look needs, emptied when all of them are committed.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Seen {
     operations: BTreeSet<Bytes>,
     through: Index,

@@ -31,6 +31,7 @@ struct Asking {
 
 /// A round of heartbeats that confirms these askings.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Round {
     seq: u64,
     index: Index,
@@ -39,6 +40,7 @@ struct Round {
 
 /// The leader's reads under way.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub struct ReadRounds {
     waiting: Vec<Asking>,
     rounds: VecDeque<Round>,

@@ -14,6 +14,7 @@ use super::types::{ClusterId, Entry, Incarnation, Index, Payload, Term, Time, Wr
 
 /// What must be durable before anything is said that rests on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 pub struct Hard {
     /// The cluster that this log belongs to; `None` while the node is fresh.
     pub cluster: Option<ClusterId>,
@@ -93,6 +94,7 @@ pub enum Refused {
 
 /// Proof that safety is broken; this node stops.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 pub enum Failure {
     /// Two leaders in one term (Raft §5.2).
     TwoLeaders {
@@ -132,6 +134,7 @@ impl fmt::Display for Failure {
 
 /// The memberships that the log states, the newest in force (Raft §6).
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(test, derive(Hash))]
 pub struct Configurations {
     stated: VecDeque<(Index, Membership)>,
 }
@@ -181,6 +184,7 @@ impl Configurations {
 
 /// A role, with that role's data only.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub enum Role {
     /// Follows, learns, or waits to be admitted.
     Follower(Follower),
@@ -207,6 +211,7 @@ impl Role {
 
 /// What a follower holds.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone, Hash))]
 pub struct Follower {
     /// The leader of the current term, once it was heard.
     pub leader: Option<Incarnation>,
@@ -222,6 +227,7 @@ pub struct Follower {
 
 /// What a node that asks before standing holds.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone, Hash))]
 pub struct PreCandidate {
     /// Which asking this is.
     pub round: u64,
@@ -231,6 +237,7 @@ pub struct PreCandidate {
 
 /// What a candidate holds.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone, Hash))]
 pub struct Candidate {
     /// Who voted for it.
     pub granted: BTreeSet<Incarnation>,
@@ -245,6 +252,7 @@ pub const UNCOMMITTED_BYTES: usize = 256 * 1024 * 1024;
 
 /// What a leader holds.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Leader {
     /// Where its term starts: the empty entry.
     pub term_start: Index,

@@ -99,7 +99,7 @@ impl fmt::Display for ClusterId {
 }
 
 /// Who speaks: a log, and the run in which it is carried on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Life {
     /// The log.
     pub incarnation: Incarnation,
@@ -108,7 +108,7 @@ pub struct Life {
 }
 
 /// One entry of the log. Its index is its place.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// The term of the leader that appended it; 0 for the founding record.
     pub term: Term,
@@ -117,7 +117,7 @@ pub struct Entry {
 }
 
 /// What an entry says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Payload {
     /// Nothing: the entry with which a leader starts its term (Raft §8).
     Empty,

@@ -385,7 +385,7 @@ impl Clients {
     /// All that clients saw, held against the models.
     pub(super) fn check(&self) -> Verdict {
         self.check_order()?;
-        if let Err(report) = linear::check_cells(self.history.iter().cloned()) {
+        if let Err(report) = linear::check_cells(&self.history) {
             return broken(&LINEARIZABLE, report);
         }
         Ok(())

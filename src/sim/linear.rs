@@ -12,7 +12,7 @@
 //!   client 0   ├── write 1 ────┤       ├──── write 2 ──────┤
 //!   client 1         ├── read: 1 ────┤     ├──── read: 2 ──────┤
 //!                  ▲    ▲                      ▲     ▲
-//!               write, then read            write, then read: such moments
+//!               write 1, read 1             write 2, read 2: such moments
 //! ```
 //!
 //! # How it is found
@@ -49,9 +49,9 @@
 //!
 //! To decide this is hard in general (NP-complete: Gibbons and Korach, "Testing shared
 //! memories", 1997), so the search gives up after so much work and says so:
-//! [`Verdict::Undecided`] is neither good nor bad. And it trusts the history: a request that was answered with a
-//! refusal (it did not and will not take effect) belongs left out, one that may
-//! still take effect belongs in, without an answer.
+//! [`Verdict::Undecided`] is neither good nor bad. And it trusts the history: a
+//! request that was answered with a refusal (it did not and will not take effect)
+//! belongs left out, one that may still take effect belongs in, without an answer.
 
 mod cell;
 mod narrow;

@@ -7,6 +7,7 @@
 //! claim and pitfall by pitfall.
 
 mod election;
+mod explore;
 mod founding;
 mod membership;
 mod plan;

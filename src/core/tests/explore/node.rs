@@ -1,0 +1,315 @@
+//! One node of the explored cluster: the real core, its disk, the writes under way
+//! between them, and what the fingerprint takes of all that.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::super::super::durability::Durability;
+use super::super::super::effect::RoleName;
+use super::super::super::membership::{Member, Membership};
+use super::super::super::message::{Envelope, Hello, Message};
+use super::super::super::properties::Disk;
+use super::super::super::state::{Candidate, Follower, Leader, PreCandidate, Role};
+use super::super::super::types::{
+    ClusterId, Entry, Incarnation, Index, Life, Payload, Run, Term, Time, WriteNumber,
+};
+use super::super::super::{Core, Hard, Record, Setup};
+use super::super::plan::{MS, name, neighbor};
+use super::NODES;
+use super::bounds::Bounds;
+
+/// The time at which everything happens.
+pub const NOW: Time = Time(1_000_000 * MS);
+
+const CLUSTER: ClusterId = ClusterId(77);
+
+/// A digest that is the same in each run of the program.
+pub fn digest(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// An entry, as far as two of them are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Stamp {
+    pub term: u64,
+    pub digest: u64,
+}
+
+impl Stamp {
+    fn of(entry: &Entry) -> Stamp {
+        Stamp { term: entry.term.0, digest: digest(entry) }
+    }
+}
+
+/// What is asked of a node again and again, looked up once.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The fingerprint of the whole node.
+    pub digest: u64,
+    pub leads: bool,
+    pub term: u64,
+    pub commit: u64,
+    /// The log in memory, and the one on disk.
+    pub log: Vec<Stamp>,
+    pub stored: Vec<Stamp>,
+    /// Which run of each node it believes; 0: none.
+    pub believed: [u64; NODES],
+}
+
+#[derive(Clone)]
+pub struct Node {
+    pub place: usize,
+    pub core: Core,
+    pub disk: Disk,
+    pub writes: VecDeque<Record>,
+    /// The newest term in which it has said anything, in any of its runs.
+    pub spoken: Term,
+    /// How often it asked for pre-votes, in this run.
+    pub asked: u64,
+    pub facts: Facts,
+}
+
+/// The life of a node in its run number `run`, from 1 on. A later run has the
+/// greater number.
+pub fn life(place: usize, run: u64) -> Life {
+    Life { incarnation: Incarnation(place as u64 + 1), run: Run(run) }
+}
+
+/// The place of the node with this log.
+pub fn place_of(incarnation: Incarnation) -> usize {
+    incarnation.0 as usize - 1
+}
+
+impl Node {
+    /// A node of a cluster that is founded, with the log that the bounds give it,
+    /// believing the others.
+    pub fn new(place: usize, bounds: &Bounds) -> Node {
+        let member = |place: usize| Member {
+            name: name(place),
+            address: neighbor(place, NODES).address,
+            incarnation: Some(life(place, 1).incarnation),
+            voter: true,
+        };
+        let members = Membership::new(CLUSTER, (0..NODES).map(member).collect());
+        let record = Entry { term: Term(0), payload: Payload::Members(Box::new(members)) };
+        let older = bounds.logs[place].iter().enumerate().map(|(at, &term)| Entry {
+            term: Term(term),
+            payload: Payload::Client(format!("{}@{term}", at + 2).into_bytes().into()),
+        });
+        let hard = Hard { cluster: Some(CLUSTER), term: Term(bounds.term), voted_for: None };
+        let disk = Disk { hard, entries: [record].into_iter().chain(older).collect() };
+        let mut node = Node {
+            place,
+            core: started(place, 1, &disk, bounds),
+            disk,
+            writes: VecDeque::new(),
+            spoken: Term(bounds.term),
+            asked: 0,
+            facts: Facts::default(),
+        };
+        for other in (0..NODES).filter(|other| *other != place) {
+            node.believe(life(other, 1));
+        }
+        node.settle(bounds);
+        node
+    }
+
+    pub fn run(&self) -> u64 {
+        self.core.me().run.0
+    }
+
+    /// The node dies with these writes on its disk and starts anew.
+    pub fn restart(&mut self, reached: u8, torn: u8, bounds: &Bounds) {
+        for record in self.writes.drain(..usize::from(reached)) {
+            self.disk.write(&record);
+        }
+        if torn > 0
+            && let Some(mut record) = self.writes.pop_front()
+        {
+            record.entries.truncate(usize::from(torn));
+            self.disk.write(&record);
+        }
+        self.writes.clear();
+        bounds.bug.at_restart(&mut self.disk);
+        self.core = started(self.place, self.run() + 1, &self.disk, bounds);
+        self.asked = 0;
+    }
+
+    /// The handshake with a life is over. What it takes is explored elsewhere; what
+    /// comes of it is the core's own.
+    pub fn believe(&mut self, life: Life) {
+        let name = name(place_of(life.incarnation));
+        let place = self.core.peers().iter().position(|peer| peer.node.name == name);
+        let place = place.expect("a neighbour");
+        let echo = self.core.lives.challenge(place, &mut self.core.rng);
+        let message = Message::Hello(Hello { name, ask: 0, echo, fresh: false });
+        let envelope = Envelope { cluster: CLUSTER, from: life, to: self.core.me(), message };
+        self.core.receive(envelope, NOW).expect("an echo is taken");
+    }
+
+    /// After a step: what only counts begins anew, and the facts are looked up.
+    pub fn settle(&mut self, bounds: &Bounds) {
+        if !bounds.promises {
+            self.core.leader_heard_at = None;
+        }
+        self.order_held();
+        if self.writes.is_empty() && self.core.failure().is_none() {
+            self.number_writes_anew();
+        }
+        let core = &self.core;
+        let mut believed = [0; NODES];
+        for peer in core.peers() {
+            if let Some(life) = peer.believed {
+                believed[place_of(life.incarnation)] = life.run.0;
+            }
+        }
+        self.facts = Facts {
+            digest: self.digest(),
+            leads: core.role() == RoleName::Leader,
+            term: core.term().0,
+            commit: core.commit_index().0,
+            log: core.log().from(Index(1)).map(|(_, entry)| Stamp::of(entry)).collect(),
+            stored: self.disk.entries.iter().map(Stamp::of).collect(),
+            believed,
+        };
+    }
+
+    /// What waits for one write leaves at once when that is done, into a network that
+    /// repeats and reorders: the order and the number of equal ones say nothing.
+    fn order_held(&mut self) {
+        let held = self.core.held.make_contiguous();
+        assert!(held.is_sorted_by_key(|(gate, _)| *gate), "released in order: {held:?}");
+        held.sort_by_cached_key(|(gate, outgoing)| (*gate, digest(&outgoing.envelope)));
+        let mut unique: VecDeque<_> = VecDeque::with_capacity(held.len());
+        for waiting in self.core.held.drain(..) {
+            if unique.back() != Some(&waiting) {
+                unique.push_back(waiting);
+            }
+        }
+        self.core.held = unique;
+    }
+
+    /// With no write under way and nothing that waits for one, the numbers of the
+    /// writes that are done say nothing any more: they are counted from 0 again.
+    fn number_writes_anew(&mut self) {
+        let core = &mut self.core;
+        assert!(core.held.is_empty(), "{:?} waits for no write", core.held);
+        let mut idle = core.durability.clone();
+        assert_eq!(idle.issue(core.log.last_index()), None, "all was written");
+        assert!(idle.is_completed(idle.hard_gate()), "all is done");
+        core.durability = Durability::recovered(core.durability.durable());
+        if let Role::Candidate(candidate) = &mut core.role {
+            candidate.own_vote = WriteNumber(0);
+        }
+    }
+
+    /// All that can make a difference to what the node will do, be given or be
+    /// judged by. Who adds a field to these types decides here what it is; the head
+    /// of `explore` says why the ones that are left out may be.
+    fn digest(&self) -> u64 {
+        let Node { place, core, disk, writes, spoken, asked, facts: _ } = self;
+        let mut hasher = DefaultHasher::new();
+        (place, spoken, asked, &disk.hard, &disk.entries).hash(&mut hasher);
+        for Record { number, hard, from, entries } in writes {
+            (number, hard, from, entries).hash(&mut hasher);
+        }
+        let Core {
+            setup: _,
+            me,
+            hard,
+            log,
+            commit_index,
+            durability,
+            configurations,
+            role,
+            lives,
+            rng: _,
+            election_at: _,
+            leader_heard_at,
+            quorum_at: _,
+            waiting_note_at: _,
+            campaigns: _,
+            failure,
+            detail: _,
+            sends,
+            held,
+            reads_ready,
+            truncated: _,
+            notes: _,
+        } = core;
+        assert!(sends.is_empty() && reads_ready.is_empty(), "all was let out");
+        (me, hard, log, commit_index, durability, configurations).hash(&mut hasher);
+        (leader_heard_at.is_some(), failure, held.len()).hash(&mut hasher);
+        for (number, outgoing) in held {
+            (number, &outgoing.envelope).hash(&mut hasher);
+        }
+        for peer in lives.peers() {
+            (peer.believed, peer.fresh, peer.cluster).hash(&mut hasher);
+        }
+        hash_role(role, &mut hasher);
+        hasher.finish()
+    }
+}
+
+fn hash_role(role: &Role, hasher: &mut DefaultHasher) {
+    std::mem::discriminant(role).hash(hasher);
+    match role {
+        Role::Follower(Follower { leader, verified, seq, acknowledge, acknowledged }) => {
+            (leader, verified, seq, acknowledge, acknowledged).hash(hasher);
+        }
+        Role::PreCandidate(PreCandidate { round, granted }) => (round, granted).hash(hasher),
+        Role::Candidate(Candidate { granted, own_vote }) => (granted, own_vote).hash(hasher),
+        Role::Leader(leader) => {
+            let Leader {
+                term_start,
+                seq,
+                progress,
+                heartbeat_at,
+                rounds,
+                reads: _,
+                seen: _,
+                uncommitted_bytes,
+            } = &**leader;
+            (term_start, seq, heartbeat_at, rounds, uncommitted_bytes).hash(hasher);
+            let progress: &BTreeMap<_, _> = progress;
+            progress.hash(hasher);
+        }
+    }
+}
+
+fn started(place: usize, run: u64, disk: &Disk, bounds: &Bounds) -> Core {
+    let setup = Setup {
+        own: neighbor(place, NODES),
+        others: (0..NODES).filter(|other| *other != place).map(|o| neighbor(o, NODES)).collect(),
+        heartbeat: 30 * MS,
+        election_timeout: (150 * MS, 300 * MS),
+        founding_by_majority: false,
+        append_bytes: vec![bounds.append_bytes; NODES - 1],
+    };
+    let life = life(place, run);
+    Core::new(setup, disk.saved(life.incarnation), life.run, 0, NOW)
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Node { core, disk, .. } = self;
+        let terms = |entries: &mut dyn Iterator<Item = &Entry>| {
+            entries.map(|entry| entry.term.to_string()).collect::<Vec<_>>().join(" ")
+        };
+        let log = terms(&mut core.log().from(Index(1)).map(|(_, entry)| entry));
+        let stored = terms(&mut disk.entries.iter());
+        write!(f, "{} run {} {} term {}", name(self.place), self.run(), core.role(), core.term())?;
+        if let Some(candidate) = core.hard().voted_for {
+            write!(f, " voted {}", name(place_of(candidate)))?;
+        }
+        write!(f, " log [{log}] commit {}", core.commit_index())?;
+        let same = disk.hard == *core.hard() && stored == log;
+        if !same {
+            write!(f, " disk term {} [{stored}]", disk.hard.term)?;
+        }
+        Ok(())
+    }
+}
