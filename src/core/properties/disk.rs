@@ -13,11 +13,14 @@ pub struct Disk {
     pub hard: Hard,
     /// The entries, the first of them at index 1.
     pub entries: Vec<Entry>,
+    /// Where the log ended before the last write.
+    pub ended: Index,
 }
 
 impl Disk {
     /// A write reaches the disk.
     pub fn write(&mut self, record: &Record) {
+        self.ended = self.last_index();
         if let Some(hard) = &record.hard {
             self.hard = hard.clone();
         }
@@ -31,6 +34,7 @@ impl Disk {
     /// The memory of a node that has no disk is as good as one as long as the node
     /// is: it holds what `core` holds.
     pub fn mirror(&mut self, core: &Core) {
+        self.ended = self.last_index();
         let log = core.log();
         let mut same = self.entries.len().min(log.last_index().0 as usize);
         while same > 0 && log.entry(Index(same as u64)) != self.entries.get(same - 1) {

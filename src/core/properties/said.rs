@@ -58,7 +58,11 @@ impl History {
             Message::HeartbeatReply(m) => m.matched,
             _ => Index(0),
         };
-        // A later truncation in memory takes nothing back: it is of a later term.
+        // What was acknowledged in an earlier term was there then. The truncation that
+        // came in the same turn, of the present term, takes nothing back.
+        if term_of(message) < disk.hard.term && matched <= disk.ended {
+            return Ok(());
+        }
         let there = disk.last_index() >= matched;
         let known = self.entries.contains_key(&(
             disk.hard.cluster.unwrap_or_default(),

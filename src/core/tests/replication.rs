@@ -2,8 +2,10 @@
 
 use super::super::effect::RoleName;
 use super::super::message::{
-    AppendEntries, AppendEntriesReply, AppendOutcome, Commit, Heartbeat, HeartbeatReply, Message,
+    AppendEntries, AppendEntriesReply, AppendOutcome, Commit, Envelope, Heartbeat, HeartbeatReply,
+    Message,
 };
+use super::super::properties::Disk;
 use super::super::state::{Refused, Role};
 use super::super::types::{Entry, Index, Payload, Term};
 use super::world::{Flight, MS, Plan, World};
@@ -369,4 +371,30 @@ fn one_node_alone_commits_what_it_has_written() {
     assert_eq!(world.core(0).commit_index(), before);
     while world.complete(0) {}
     assert_eq!(world.core(0).commit_index(), before.next());
+}
+
+/// One turn may acknowledge an entry to the leader of one term, and remove it for the
+/// leader of the next: the acknowledgement was true when it was given. (Seed 12,465 of
+/// the simulator, in which the check of acknowledgements saw it otherwise.)
+#[test]
+fn what_was_acknowledged_in_an_earlier_term_was_there_then() {
+    let mut world = World::founded(Plan::voters(3));
+    let follower = (world.leaders()[0] + 1) % 3;
+    let core = world.nodes[follower].core.take().expect("it runs");
+    let mut disk = Disk::default();
+    disk.mirror(&core);
+    let removed = disk.entries.last().expect("the term's first entry").clone();
+    disk.entries.push(removed);
+    let matched = disk.last_index();
+    disk.mirror(&core);
+    assert!(disk.last_index() < matched);
+    let mut says = |term: Term| {
+        let reply = HeartbeatReply { term, seq: 1, matched, verified: matched };
+        let message = Message::HeartbeatReply(reply);
+        let cluster = core.hard().cluster.expect("it was founded");
+        let envelope = Envelope { cluster, from: core.me(), to: core.me(), message };
+        world.history.check_outgoing(&core, &disk, &envelope)
+    };
+    assert_eq!(says(Term(core.term().0 - 1)), Ok(()));
+    assert!(says(core.term()).is_err());
 }

@@ -127,7 +127,9 @@ impl World {
             }));
             let term = Term(terms[place]);
             let hard = Hard { cluster: Some(cluster), term, voted_for: None };
-            world.disks.insert(world.nodes[place].incarnation, Disk { hard, entries });
+            world
+                .disks
+                .insert(world.nodes[place].incarnation, Disk { hard, entries, ..Disk::default() });
         }
         for place in 0..world.nodes.len() {
             world.start(place);

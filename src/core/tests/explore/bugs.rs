@@ -5,16 +5,16 @@ use std::collections::BTreeSet;
 
 use stateright::{Checker, HasDiscoveries, Model};
 
-use super::super::super::properties::{
-    APPLY_DURABLE, COMMIT_RULE, DURABLE_FIRST, ELECTION_SAFETY, LEADER_APPEND_ONLY,
-    LEADER_COMPLETENESS, LOG_MATCHING, NEVER_BACK, NO_FAILURE, Property, STATE_MACHINE_SAFETY,
-    VOTE_ONCE,
-};
 use super::bounds::{Bounds, Bug, all, votes};
 use super::model::Cluster;
 use super::past::{ACKNOWLEDGED_IS_THERE, NO_PANIC};
 use super::runs::FIGURE_8;
 use super::walk;
+use crate::core::properties::logs::{
+    COMMIT_RULE, LEADER_APPEND_ONLY, LEADER_COMPLETENESS, LOG_MATCHING, STATE_MACHINE_SAFETY,
+};
+use crate::core::properties::said::{DURABLE_FIRST, VOTE_ONCE};
+use crate::core::properties::{APPLY_DURABLE, ELECTION_SAFETY, NEVER_BACK, NO_FAILURE, Property};
 
 /// Each node may stand no later than this.
 const ONE_TERM: &[(usize, u64)] = &[(0, 1), (1, 1)];
@@ -121,6 +121,7 @@ fn a_vote_for_an_older_log_is_found() {
 fn an_older_terms_entry_that_is_counted_is_found() {
     both_find(Bug::CommitsOlderTerm, &COMMIT_RULE, FIGURE_8);
     both_find(Bug::CommitsOlderTerm, &LEADER_COMPLETENESS, FIGURE_8);
+    both_find(Bug::CommitsOlderTerm, &STATE_MACHINE_SAFETY, FIGURE_8);
 }
 
 /// Pitfall 17.

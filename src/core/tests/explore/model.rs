@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex};
 
 use stateright::{Model, Property};
 
-use super::super::super::effect::RoleName;
-use super::super::super::message::{Envelope, Message};
-use super::super::super::state::Role;
 use super::NODES;
 use super::bounds::Bounds;
 use super::node::{Node, digest};
-use super::past::{Past, RULES, rules};
+use super::past::{Past, RULES};
 use super::step::{Input, Outcome, Packet, step};
+use crate::core::effect::RoleName;
+use crate::core::message::{Envelope, Message};
+use crate::core::state::Role;
 
 /// How much of what is bounded has been used up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -364,9 +364,11 @@ impl Model for Cluster {
     }
 
     fn properties(&self) -> Vec<Property<Cluster>> {
-        let rules = rules();
-        let mut all: Vec<Property<Cluster>> =
-            (0..RULES).map(|rule| Property::always(rules[rule].name, HOLDS[rule])).collect();
+        let mut all: Vec<Property<Cluster>> = RULES
+            .iter()
+            .zip(HOLDS)
+            .map(|(rule, holds)| Property::always(rule.name, holds))
+            .collect();
         all.extend(SOMETIMES.iter().map(|(name, condition)| Property::sometimes(name, *condition)));
         all
     }
@@ -382,7 +384,7 @@ fn holds<const RULE: usize>(_: &Cluster, state: &State) -> bool {
     state.past.verdict.holds(RULE)
 }
 
-const HOLDS: [Condition; RULES] = [
+const HOLDS: [Condition; RULES.len()] = [
     holds::<0>,
     holds::<1>,
     holds::<2>,
@@ -427,11 +429,11 @@ const SOMETIMES: [(&str, Condition); 7] = [
     }),
     (REFUSED, |_, state| {
         let candidate = |node: &Arc<Node>| node.core.role() == RoleName::Candidate;
-        state.nodes.iter().any(|node| candidate(node))
-            && state.network.iter().any(|packet| match &packet.envelope.message {
-                Message::RequestVoteReply(m) => !m.granted,
-                _ => false,
-            })
+        let refusal = |packet: &&Packet| match &packet.envelope.message {
+            Message::RequestVoteReply(m) => !m.granted,
+            _ => false,
+        };
+        state.nodes.iter().any(candidate) && state.network.iter().any(refusal)
     }),
 ];
 

@@ -5,19 +5,19 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::super::super::durability::Durability;
-use super::super::super::effect::RoleName;
-use super::super::super::membership::{Member, Membership};
-use super::super::super::message::{Envelope, Hello, Message};
-use super::super::super::properties::Disk;
-use super::super::super::state::{Candidate, Follower, Leader, PreCandidate, Role};
-use super::super::super::types::{
-    ClusterId, Entry, Incarnation, Index, Life, Payload, Run, Term, Time, WriteNumber,
-};
-use super::super::super::{Core, Hard, Record, Setup};
-use super::super::plan::{MS, name, neighbor};
 use super::NODES;
 use super::bounds::Bounds;
+use crate::core::durability::Durability;
+use crate::core::effect::RoleName;
+use crate::core::membership::{Member, Membership};
+use crate::core::message::{Envelope, Hello, Message};
+use crate::core::properties::Disk;
+use crate::core::state::{Candidate, Follower, Leader, PreCandidate, Role};
+use crate::core::tests::plan::{MS, name, neighbor};
+use crate::core::types::{
+    ClusterId, Entry, Incarnation, Index, Life, Payload, Run, Term, Time, WriteNumber,
+};
+use crate::core::{Core, Hard, Record, Setup};
 
 /// The time at which everything happens.
 pub const NOW: Time = Time(1_000_000 * MS);
@@ -100,7 +100,8 @@ impl Node {
             payload: Payload::Client(format!("{}@{term}", at + 2).into_bytes().into()),
         });
         let hard = Hard { cluster: Some(CLUSTER), term: Term(bounds.term), voted_for: None };
-        let disk = Disk { hard, entries: [record].into_iter().chain(older).collect() };
+        let entries = [record].into_iter().chain(older).collect();
+        let disk = Disk { hard, entries, ..Disk::default() };
         let mut node = Node {
             place,
             core: started(place, 1, &disk, bounds),

@@ -3,40 +3,51 @@
 //!
 //! The properties are those of `properties`, by the same names. They are judged here
 //! in another form: a past that a state can carry by the million, and of which all
-//! is part of the state's fingerprint. `explore` compares the two forms.
+//! is part of the state's fingerprint. `walk` compares the two forms.
 
 use std::sync::Arc;
 
-use super::super::super::message::{AppendOutcome, Message};
-use super::super::super::properties::{
-    ALL, COMMIT_RULE, ELECTION_SAFETY, LEADER_COMPLETENESS, LOG_MATCHING, Property,
-    STATE_MACHINE_SAFETY, VOTE_ONCE,
-};
 use super::NODES;
 use super::node::{Node, Stamp, place_of};
 use super::step::Packet;
+use crate::core::message::{AppendOutcome, Message};
+use crate::core::properties::logs::{
+    COMMIT_RULE, LEADER_APPEND_ONLY, LEADER_COMPLETENESS, LOG_MATCHING, STATE_MACHINE_SAFETY,
+};
+use crate::core::properties::said::{DURABLE_FIRST, VOTE_ONCE};
+use crate::core::properties::{
+    APPLY_DURABLE, ELECTION_SAFETY, NEVER_BACK, NO_FAILURE, PROGRESS, Property,
+};
 
 /// What a leader is told to be on a disk is there, and is what the leader has.
-pub static ACKNOWLEDGED_IS_THERE: Property =
+pub const ACKNOWLEDGED_IS_THERE: Property =
     Property { name: "Acknowledged Is There", source: "Raft §5.3, Figure 2: AppendEntries" };
 
 /// None of the core's own asserts fails.
-pub static NO_PANIC: Property =
+pub const NO_PANIC: Property =
     Property { name: "No Assert Fails", source: "design: a panic is our bug" };
 
-/// How many properties are judged.
-pub const RULES: usize = ALL.len() + 2;
-
-/// All that is judged.
-pub fn rules() -> [&'static Property; RULES] {
-    let mut rules = [&NO_PANIC; RULES];
-    rules[..ALL.len()].copy_from_slice(&ALL);
-    rules[ALL.len()] = &ACKNOWLEDGED_IS_THERE;
-    rules
-}
+/// All that is judged: what `properties` has, but for what nothing here comes near,
+/// reads and queues without bound.
+pub const RULES: [&Property; 14] = [
+    &ELECTION_SAFETY,
+    &LEADER_APPEND_ONLY,
+    &LOG_MATCHING,
+    &LEADER_COMPLETENESS,
+    &STATE_MACHINE_SAFETY,
+    &COMMIT_RULE,
+    &VOTE_ONCE,
+    &DURABLE_FIRST,
+    &NEVER_BACK,
+    &APPLY_DURABLE,
+    &PROGRESS,
+    &NO_FAILURE,
+    &ACKNOWLEDGED_IS_THERE,
+    &NO_PANIC,
+];
 
 fn bit(property: &'static Property) -> u32 {
-    let place = rules().iter().position(|rule| rule.name == property.name);
+    let place = RULES.iter().position(|rule| rule.name == property.name);
     1 << place.expect("a property that is judged")
 }
 

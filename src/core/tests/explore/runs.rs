@@ -3,9 +3,11 @@
 //! Those of every test run take a second or two each; those behind `--ignored` take
 //! minutes, with `cargo test --release --lib explore -- --ignored --nocapture`.
 
-use super::bounds::{Bounds, all, figure_8, votes};
+use super::bounds::{Bounds, all, all_but_heartbeats, figure_8, votes};
 use super::explore;
 use super::model::{COMMITTED, CRASHED, CUT, ELECTED, REFUSED, SURVIVED, TWO_LEAD};
+use super::step::Packet;
+use crate::core::message::Message;
 
 const TWO_IN_ONE_TERM: &[(usize, u64)] = &[(0, 1), (1, 1)];
 const ALL_IN_ONE_TERM: &[(usize, u64)] = &[(0, 1), (1, 1), (2, 1)];
@@ -73,6 +75,12 @@ fn a_leader_that_crashes_is_succeeded() {
 }
 
 #[test]
+fn the_two_leaders_of_figure_8() {
+    let name = "Figure 8: terms 3 and 4 over logs of terms 1 and 2, late answers swept";
+    explore(Bounds { name, sweeps: true, ..FIGURE_8 }, &[ELECTED, TWO_LEAD, CUT, REFUSED]);
+}
+
+#[test]
 #[ignore = "minutes, in release"]
 fn large_votes_of_two_terms() {
     let name = "votes: 3 candidates, 2 terms, 1 crash, slow disks, late answers swept";
@@ -97,11 +105,12 @@ fn large_votes_and_two_crashes() {
 
 #[test]
 #[ignore = "minutes, in release"]
-fn large_pre_votes_of_two_terms() {
-    let name = "pre-votes: 2 candidates, 2 terms, promises to leaders, late answers swept";
-    let bounds = Bounds { pre_votes: true, promises: true, crashes: 0, sweeps: true, ..VOTES };
-    let bounds = Bounds { name, steps_down: true, ..bounds };
-    explore(bounds, &[ELECTED, TWO_LEAD, REFUSED]);
+fn large_pre_votes_under_a_leader() {
+    let name = "pre-votes: 2 candidates under a leader that may step down, promises to \
+                leaders, late answers swept";
+    let bounds = Bounds { pre_votes: true, promises: true, steps_down: true, ..SUCCESSION };
+    let bounds = Bounds { name, entries: 0, standing: &[(1, 2), (2, 2)], ..bounds };
+    explore(Bounds { sweeps: true, arrives: votes, ..bounds }, &[ELECTED, TWO_LEAD]);
 }
 
 #[test]
@@ -149,13 +158,28 @@ fn large_heartbeats_and_what_is_given_up() {
 #[test]
 #[ignore = "minutes, in release"]
 fn large_figure_8() {
-    let name = "Figure 8: terms 3 and 4 over logs of terms 1 and 2, 1 crash, late answers swept";
-    let bounds = Bounds { name, crashes: 1, sweeps: true, ..FIGURE_8 };
+    let name = "Figure 8: terms 3 and 4 over logs of terms 1 and 2, 1 crash";
+    let bounds = Bounds { name, crashes: 1, ..FIGURE_8 };
     explore(bounds, &[ELECTED, TWO_LEAD, CUT, CRASHED, REFUSED]);
 }
 
 #[test]
 #[ignore = "minutes, in release"]
-fn probe_figure_8() {
-    explore(Bounds { name: "f8 nocrash swept", sweeps: true, ..FIGURE_8 }, &[ELECTED]);
+fn large_figure_8_among_three() {
+    let name = "Figure 8: terms 3 and 4, all three at once but for appends of a to c, \
+                late answers swept";
+    let arrives = |packet: &Packet| {
+        let append = matches!(packet.envelope.message, Message::AppendEntries(_));
+        all_but_heartbeats(packet) && !(append && (packet.from, packet.to) == (0, 2))
+    };
+    let bounds = Bounds { name, arrives, sweeps: true, ..FIGURE_8 };
+    explore(bounds, &[ELECTED, TWO_LEAD, CUT, REFUSED]);
+}
+
+#[test]
+#[ignore = "minutes, in release"]
+fn large_figure_8_with_an_entry_and_slow_disks() {
+    let name = "Figure 8: terms 3 and 4, 1 entry, slow disks, late answers swept";
+    let bounds = Bounds { name, entries: 1, slow_writes: true, sweeps: true, ..FIGURE_8 };
+    explore(bounds, &[ELECTED, TWO_LEAD, CUT, COMMITTED, REFUSED]);
 }

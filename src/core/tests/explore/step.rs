@@ -8,19 +8,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::super::Core;
-use super::super::super::effect::Effects;
-use super::super::super::message::{AppendOutcome, Envelope, Message, PreVoteReply};
-use super::super::super::properties::{
-    APPLY_DURABLE, COMMIT_RULE, DURABLE_FIRST, LEADER_APPEND_ONLY, NEVER_BACK, NO_FAILURE, PROGRESS,
-};
-use super::super::super::rng::Rng;
-use super::super::super::state::Role;
-use super::super::super::types::{Incarnation, Index, Term, Time};
-use super::super::plan::name;
 use super::bounds::{Bounds, Bug};
 use super::node::{NOW, Node, digest, life, place_of};
 use super::past::{NO_PANIC, Verdict};
+use crate::core::Core;
+use crate::core::effect::Effects;
+use crate::core::message::{AppendOutcome, Envelope, Message, PreVoteReply};
+use crate::core::properties::logs::{COMMIT_RULE, LEADER_APPEND_ONLY};
+use crate::core::properties::said::DURABLE_FIRST;
+use crate::core::properties::{APPLY_DURABLE, NEVER_BACK, NO_FAILURE, PROGRESS};
+use crate::core::rng::Rng;
+use crate::core::state::Role;
+use crate::core::tests::plan::name;
+use crate::core::types::{Incarnation, Index, Term, Time};
 
 /// An envelope of the network. Two are the same if all in them is the same.
 pub struct Packet {

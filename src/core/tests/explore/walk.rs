@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::super::super::properties::{Broken, Disk, History};
-use super::super::super::types::Incarnation;
 use super::NODES;
 use super::model::{Action, Cluster, State};
 use super::node::Node;
+use crate::core::properties::{Broken, Disk, History};
+use crate::core::types::Incarnation;
 
 /// What the history of the other provers finds first on this path.
 pub fn judge(cluster: &Cluster, path: &[(State, Option<Action>)]) -> Option<Broken> {
@@ -41,7 +41,7 @@ pub fn judge(cluster: &Cluster, path: &[(State, Option<Action>)]) -> Option<Brok
     None
 }
 
-type Said = (usize, Arc<Node>, super::super::super::message::Envelope);
+type Said = (usize, Arc<Node>, crate::core::message::Envelope);
 
 /// What an action lets out, with the node as it is then.
 fn sent_by(cluster: &Cluster, state: &State, action: Action) -> Vec<Said> {
