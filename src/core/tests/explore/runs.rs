@@ -69,9 +69,9 @@ fn an_entry_and_a_second_election() {
 
 #[test]
 fn a_leader_that_crashes_is_succeeded() {
-    let name = "succession: 2 terms, 1 crash, late answers swept";
-    let bounds = Bounds { name, entries: 0, crashes: 1, sweeps: true, ..SUCCESSION };
-    explore(bounds, &[ELECTED, TWO_LEAD, CRASHED, SURVIVED]);
+    let name = "succession: 2 terms, 1 entry, 1 crash, late answers swept";
+    let bounds = Bounds { name, crashes: 1, sweeps: true, ..SUCCESSION };
+    explore(bounds, &[ELECTED, TWO_LEAD, COMMITTED, CUT, CRASHED, SURVIVED]);
 }
 
 #[test]
