@@ -420,7 +420,8 @@ fn publish_members(core: &core::Core, published: &mut Published, at: impl Fn(Tim
     }
 }
 
-fn engine_setup(config: &Config, name: &str) -> Result<engine::Setup, Error> {
+/// What the file says of a node, as its engine takes it.
+pub(crate) fn engine_setup(config: &Config, name: &str) -> Result<engine::Setup, Error> {
     let settings = config.settings();
     let neighbor = |node: &NodeSettings| Neighbor {
         name: node.name.clone(),

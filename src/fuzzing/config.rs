@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::config::{Config, MAX_VALUE_BYTES, NodeSettings, Settings};
-use crate::core::lives::Neighbor;
+use crate::core::Saved;
 use crate::core::types::{Incarnation, Life, Run, Time};
-use crate::core::{self, Saved};
-use crate::engine::{Engine, Host, Keeps, Output, Setup};
+use crate::driver;
+use crate::engine::{Engine, Host, Output};
 use crate::error::Error;
 use crate::replica::Replica;
 
@@ -40,7 +40,7 @@ pub fn config(input: &[u8]) {
         config.check_name(name).expect("it is the name of a node");
     }
     let places = [0, config.settings().nodes.len() - 1];
-    places.into_iter().for_each(|own| begins(config.settings(), own));
+    places.into_iter().for_each(|own| begins(&config, &config.settings().nodes[own].name));
 }
 
 fn refused(error: &Error) {
@@ -85,29 +85,12 @@ fn sound(settings: &Settings) {
 
 /// A node that is made of the settings speaks to the other nodes at their addresses
 /// and to nobody else.
-fn begins(settings: &Settings, own: usize) {
-    let neighbor = |node: &NodeSettings| Neighbor {
-        name: node.name.clone(),
-        address: node.address,
-        voter: node.voter,
-    };
-    let mut others: Vec<Neighbor> = settings.nodes.iter().map(neighbor).collect();
-    let own = others.remove(own);
-    let addresses: BTreeSet<_> = others.iter().map(|other| other.address).collect();
+fn begins(config: &Config, name: &str) {
+    let setup = driver::engine_setup(config, name).expect("it is the name of a node");
+    let others = config.settings().nodes.iter().filter(|node| node.name != name);
+    let addresses: BTreeSet<_> = others.map(|other| other.address).collect();
     let life = Life { incarnation: Incarnation(1), run: Run(1) };
-    let replica = Replica::new(&own.name, life, None, Vec::new());
-    let setup = Setup {
-        core: core::Setup {
-            own,
-            others,
-            heartbeat: settings.heartbeat_us,
-            election_timeout: settings.election_timeout_us,
-            founding_by_majority: settings.founding_by_majority,
-            append_bytes: Vec::new(),
-        },
-        request_timeout: settings.request_timeout_us,
-        keeps: Keeps::InMemory,
-    };
+    let replica = Replica::new(name, life, None, Vec::new());
     let saved = Saved::empty(life.incarnation);
     let host = Host::here(replica);
     let mut engine: Engine<u64> = Engine::new(setup, saved, life.run, 1, host, Time(1));

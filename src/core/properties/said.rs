@@ -75,7 +75,8 @@ impl History {
     }
 }
 
-fn term_of(message: &Message) -> Term {
+/// The term that a message speaks of; 0 if of none.
+pub fn term_of(message: &Message) -> Term {
     match message {
         Message::RequestVote(m) => m.term,
         Message::RequestVoteReply(m) => m.term,

@@ -15,12 +15,12 @@ use crate::core::Core;
 use crate::core::effect::Effects;
 use crate::core::message::{AppendOutcome, Envelope, Message, PreVoteReply};
 use crate::core::properties::logs::{COMMIT_RULE, LEADER_APPEND_ONLY};
-use crate::core::properties::said::DURABLE_FIRST;
+use crate::core::properties::said::{DURABLE_FIRST, term_of};
 use crate::core::properties::{APPLY_DURABLE, NEVER_BACK, NO_FAILURE, PROGRESS};
 use crate::core::rng::Rng;
 use crate::core::state::Role;
 use crate::core::tests::plan::name;
-use crate::core::types::{Incarnation, Index, Term, Time};
+use crate::core::types::{Incarnation, Index, Time};
 
 /// An envelope of the network. Two are the same if all in them is the same.
 pub struct Packet {
@@ -311,18 +311,4 @@ fn stand(core: &mut Core) {
     let peer = core.peers().iter().find_map(|peer| peer.believed).expect("a peer is believed");
     core.on_pre_vote_reply(peer.incarnation, reply, NOW);
     assert!(matches!(core.role, Role::Candidate(_)), "stands with a majority's pre-votes");
-}
-
-fn term_of(message: &Message) -> Term {
-    match message {
-        Message::RequestVote(m) => m.term,
-        Message::RequestVoteReply(m) => m.term,
-        Message::PreVoteReply(m) => m.term,
-        Message::AppendEntries(m) => m.term,
-        Message::AppendEntriesReply(m) => m.term,
-        Message::Heartbeat(m) => m.term,
-        Message::HeartbeatReply(m) => m.term,
-        Message::Commit(m) => m.term,
-        _ => Term(0),
-    }
 }
