@@ -8,7 +8,8 @@
 //!                              Config::with ┘ (some keys anew, then all checked again)
 //! ```
 //!
-//! A `Config` that exists has passed all checks; nothing asks again later. Its
+//! A `Config` that exists has passed all checks, and where its `data_dir` is has been
+//! settled; nothing asks again later. Its
 //! parts are shared: a clone is one reference count. A change copies the
 //! settings if they are shared, but never the hub of events, so that a reader
 //! hears every node of every config that came from the same start.
@@ -60,14 +61,27 @@ use crate::machine::sealed::IntoMachine;
 /// | `nodes.*.ip` | must be given | the IPv4 or IPv6 address at which the other nodes reach this one; all nodes of one kind |
 /// | `nodes.*.port` | must be given | its UDP port, 1 to 65535, as a number or as text |
 /// | `nodes.*.role` | `"voter"` | `"voter"`, of which there are 1 to 9, or `"learner"`, which receives the log and does not count |
+/// | `data_dir` | none | the directory in which nodes keep their log and snapshots, each in one of its own that is called as the node is: `<data_dir>/<name>/`; a path, not empty |
 /// | `heartbeat_ms` | 30 | how often a leader shows that it lives; 1 to 60000 ms |
 /// | `election_timeout_ms` | `[150, 300]` | from and up to how long a node waits for its leader before it campaigns; at least two heartbeats, at least one heartbeat apart, at most 600000 ms |
 /// | `request_timeout_ms` | 10000 | how long a request is pursued before it ends as unknown; 1 to 3600000 ms |
+/// | `snapshot_every` | 10000 | after how many entries a snapshot is taken, which stands in for the log up to there; 1 to 1000000000 |
 /// | `max_value_bytes` | 1048576 | how large a request may be, in bytes of JSON; 1 to 16777216 |
 /// | `founding` | `"all"` | who must be there at a cluster's first start: `"all"` voters, or a `"majority"`, which is safe only if there never was a cluster of these nodes |
 ///
 /// A flat map of names to nodes, as raft-lite's file has it, works too; all else is
 /// then by default. An unknown key is an error, as is a key that stands twice.
+///
+/// Without `data_dir` a node is volatile: what it knows is in its memory only. A
+/// relative `data_dir` is relative to the directory of the file in which it stands, as
+/// the file's path has it (a symbolic link is not followed for this). Where it stands in
+/// no file but in a program's `Value` ([`Config::try_from`], [`Config::with`]), it is
+/// relative to the working directory of the moment; a working directory that changes later
+/// changes nothing. No config makes a directory, and a `data_dir` need not exist yet.
+///
+/// With `data_dir`, each node's name must be good as that of one directory wherever the file
+/// goes: without `/` and `\\`, not beginning with a dot, and not equal to another name but
+/// for upper and lower case.
 #[derive(Clone)]
 pub struct Config {
     inner: Arc<Inner>,
@@ -96,12 +110,17 @@ pub(crate) type Watcher = Arc<dyn Fn(&str, &Entry) + Send + Sync>;
 pub(crate) struct Settings {
     /// In order of name.
     pub(crate) nodes: Vec<NodeSettings>,
+    /// The directory in which each node has one of its own, by its name: an absolute
+    /// path. `None`: nodes are volatile. With it, every name is good as a directory's.
+    pub(crate) data_dir: Option<PathBuf>,
     /// How often a leader shows that it lives, in microseconds.
     pub(crate) heartbeat_us: u64,
     /// From and up to how long to wait for a leader, in microseconds.
     pub(crate) election_timeout_us: (u64, u64),
     /// How long a request is pursued, in microseconds.
     pub(crate) request_timeout_us: u64,
+    /// After how many entries a snapshot is taken, at least 1.
+    pub(crate) snapshot_every: u64,
     /// The most bytes of JSON in a request.
     pub(crate) max_value_bytes: usize,
     /// Whether a majority may found the cluster; else all voters must be there.
@@ -122,7 +141,8 @@ pub(crate) struct NodeSettings {
 impl Config {
     /// Reads and checks a cluster's file. Blocks for as long as the file takes to read.
     ///
-    /// [`Error::Io`] if it cannot be read, [`Error::Config`] for each mistake in it.
+    /// [`Error::Io`] if it cannot be read, [`Error::Config`] for each mistake in it. A relative
+    /// `data_dir` in it is relative to the directory of the file, wherever the program runs.
     pub fn load(path: impl AsRef<Path>) -> Result<Config, Error> {
         let path = path.as_ref();
         Config::of_file(&read::file(path)?, path)
@@ -146,12 +166,14 @@ impl Config {
         nodes: impl IntoIterator<Item = (N, A)>,
     ) -> Result<Config, Error> {
         let nodes = nodes.into_iter().map(|(name, address)| (name.into(), address.into()));
-        Config::full(read::nodes(nodes)?)
+        Config::full(read::nodes(nodes)?, here())
     }
 
     /// The same config with these keys anew, checked as a whole.
     ///
-    /// The keys are those of the file, in an object: `nodes` replaces all nodes.
+    /// The keys are those of the file, in an object: `nodes` replaces all nodes. A relative
+    /// `data_dir` that is given here is relative to the working directory, also if the
+    /// config was loaded from a file elsewhere; one that is not given here stays where it was.
     /// [`Error::Config`] names the first mistake; the config is then gone (clone it
     /// before, to keep it). Clones of it are not changed.
     ///
@@ -169,9 +191,14 @@ impl Config {
         let Value::Object(given) = keys else {
             return Err(check::not_an_object("the keys", &keys));
         };
+        let moved = given.contains_key("data_dir");
         let mut keys = self.inner.keys.clone();
         keys.extend(given);
-        let settings = check::settings(&keys)?;
+        let mut settings = check::settings(&keys)?;
+        settings.data_dir = match moved {
+            true => placed(settings.data_dir, here())?,
+            false => self.inner.settings.data_dir.clone(),
+        };
         let inner = Arc::make_mut(&mut self.inner);
         inner.settings = settings;
         inner.keys = keys;
@@ -256,29 +283,52 @@ impl Config {
     /// A config of what the file at this path says.
     pub(crate) fn of_file(bytes: &[u8], path: &Path) -> Result<Config, Error> {
         let keys = read::keys(bytes, path);
-        let config = keys.and_then(|keys| Config::of(keys, &read::shown(path)));
+        let from = path.parent().unwrap_or(here());
+        let config = keys.and_then(|keys| Config::of(keys, &read::shown(path), from));
         config.map_err(|error| read::in_file(error, path))
     }
 
-    /// A config of what somebody wrote, flat or full; `whole` is what to call it.
-    fn of(keys: Value, whole: &str) -> Result<Config, Error> {
+    /// A config of what somebody wrote, flat or full; `whole` is what to call it, and
+    /// `from` the directory to which a path in it is relative.
+    fn of(keys: Value, whole: &str, from: &Path) -> Result<Config, Error> {
         let Value::Object(keys) = keys else {
             return Err(check::not_an_object(whole, &keys));
         };
         if !check::is_flat(&keys) {
-            return Config::full(keys);
+            return Config::full(keys, from);
         }
         // Checked where the keys stand, so that errors name them as they are written.
         check::flat(&keys)?;
-        Config::full(Map::from_iter([("nodes".to_string(), Value::Object(keys))]))
+        Config::full(Map::from_iter([("nodes".to_string(), Value::Object(keys))]), from)
     }
 
-    fn full(keys: Map<String, Value>) -> Result<Config, Error> {
-        let settings = check::settings(&keys)?;
+    fn full(keys: Map<String, Value>, from: &Path) -> Result<Config, Error> {
+        let mut settings = check::settings(&keys)?;
+        settings.data_dir = placed(settings.data_dir, from)?;
         let hub = Arc::new(Hub::default());
         let inner = Inner { keys, settings, maker: None, watchers: Vec::new(), hub };
         Ok(Config { inner: Arc::new(inner) })
     }
+}
+
+/// What a path is relative to that stands in no file: the working directory.
+fn here() -> &'static Path {
+    Path::new("")
+}
+
+/// The path as absolute, if it is relative to the directory `from`, which may itself be
+/// relative to the working directory. It is settled once: a node that stops and starts in a
+/// program whose working directory has changed must find its own log again.
+fn placed(data_dir: Option<PathBuf>, from: &Path) -> Result<Option<PathBuf>, Error> {
+    let Some(path) = data_dir else {
+        return Ok(None);
+    };
+    let path = from.join(path);
+    let absolute = std::path::absolute(&path).map_err(|source| {
+        let doing = format!("find out where the directory {:?} is", path.display().to_string());
+        Error::Io { doing, source }
+    })?;
+    Ok(Some(absolute))
 }
 
 /// Short: the settings, and what else was given.
@@ -286,21 +336,25 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Settings {
             nodes,
+            data_dir,
             heartbeat_us,
             election_timeout_us,
             request_timeout_us,
+            snapshot_every,
             max_value_bytes,
             founding_by_majority,
         } = &self.inner.settings;
         let nodes: Vec<String> = nodes.iter().map(NodeSettings::to_string).collect();
         f.debug_struct("Config")
             .field("nodes", &nodes)
+            .field("data_dir", data_dir)
             .field("heartbeat_ms", &(heartbeat_us / 1000))
             .field(
                 "election_timeout_ms",
                 &[election_timeout_us.0 / 1000, election_timeout_us.1 / 1000],
             )
             .field("request_timeout_ms", &(request_timeout_us / 1000))
+            .field("snapshot_every", snapshot_every)
             .field("max_value_bytes", max_value_bytes)
             .field("founding", if *founding_by_majority { &"majority" } else { &"all" })
             .field("state_machine", &self.inner.maker.is_some())
@@ -327,7 +381,7 @@ impl TryFrom<Value> for Config {
     type Error = Error;
 
     fn try_from(keys: Value) -> Result<Config, Error> {
-        Config::of(keys, "the config")
+        Config::of(keys, "the config", here())
     }
 }
 
@@ -408,9 +462,11 @@ mod tests {
             settings,
             Settings {
                 nodes: vec![node("a", 1), node("b", 2)],
+                data_dir: None,
                 heartbeat_us: 30_000,
                 election_timeout_us: (150_000, 300_000),
                 request_timeout_us: 10_000_000,
+                snapshot_every: 10_000,
                 max_value_bytes: 1 << 20,
                 founding_by_majority: false,
             }
@@ -425,9 +481,11 @@ mod tests {
                     "x": {"ip": "::1", "port": "7", "role": "learner"},
                     "y": {"ip": "::2", "port": 8, "role": "voter"},
                 },
+                "data_dir": "some/where",
                 "heartbeat_ms": 10,
                 "election_timeout_ms": [20, 30],
                 "request_timeout_ms": 5,
+                "snapshot_every": 3,
                 "max_value_bytes": 64,
                 "founding": "majority",
             }))
@@ -435,13 +493,61 @@ mod tests {
         let settings = config.settings();
         assert_eq!(settings.nodes[0].to_string(), "x at [::1]:7, a learner");
         assert_eq!(settings.nodes[1].to_string(), "y at [::2]:8");
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(settings.data_dir, Some(here.join("some/where")));
         assert_eq!(settings.heartbeat_us, 10_000);
         assert_eq!(settings.election_timeout_us, (20_000, 30_000));
         assert_eq!(settings.request_timeout_us, 5_000);
+        assert_eq!(settings.snapshot_every, 3);
         assert_eq!(settings.max_value_bytes, 64);
         assert!(settings.founding_by_majority);
         let shown = format!("{config:?}");
-        assert!(shown.contains("x at [::1]:7, a learner") && shown.contains("majority"), "{shown}");
+        for part in ["x at [::1]:7, a learner", "majority", "some/where", "snapshot_every: 3"] {
+            assert!(shown.contains(part), "{shown}");
+        }
+    }
+
+    /// What stands in a file is relative to the file, what a program gives to the working
+    /// directory; what is absolute stays as it is.
+    #[test]
+    fn a_data_dir_is_relative_to_where_it_stands() {
+        let here = std::env::current_dir().unwrap();
+        let keys = |data_dir: &str| {
+            let nodes = json!({"a": {"ip": "127.0.0.1", "port": 1}});
+            json!({"nodes": nodes, "data_dir": data_dir})
+        };
+        let dir = |config: Result<Config, Error>| config.unwrap().settings().data_dir.clone();
+        let loaded = |file: &str, data_dir: &str| {
+            Config::of_file(keys(data_dir).to_string().as_bytes(), Path::new(file))
+        };
+        assert_eq!(dir(loaded("cluster.json", "x")), Some(here.join("x")));
+        assert_eq!(dir(loaded("etc/cluster.json", "x/y")), Some(here.join("etc/x/y")));
+        assert_eq!(dir(loaded("etc/cluster.json", "../x")), Some(here.join("etc/../x")));
+        assert_eq!(dir(Config::try_from(keys("x"))), Some(here.join("x")));
+        assert_eq!(dir(Config::try_from(keys("./x/"))), Some(here.join("x")));
+        let absolute = here.join("absolute");
+        let text = absolute.to_str().unwrap();
+        assert_eq!(dir(loaded("etc/cluster.json", text)), Some(absolute.clone()));
+        let file = here.join("etc/cluster.json");
+        assert_eq!(dir(loaded(file.to_str().unwrap(), "x")), Some(here.join("etc/x")));
+
+        let config = loaded("etc/cluster.json", "x").unwrap();
+        let with = |keys: Value| dir(config.clone().with(keys));
+        assert_eq!(with(json!({"heartbeat_ms": 31})), Some(here.join("etc/x")));
+        assert_eq!(with(json!({"data_dir": "x"})), Some(here.join("x")));
+        assert_eq!(with(json!({"data_dir": text})), Some(absolute));
+        let volatile = self::config();
+        assert_eq!(dir(volatile.with(json!({"data_dir": "x"}))), Some(here.join("x")));
+    }
+
+    /// Where there is no working directory, no path is relative to it. An empty path
+    /// stands for it here, since a test cannot take the working directory from the others.
+    #[test]
+    fn a_path_that_leads_nowhere_is_told() {
+        let error = placed(Some(PathBuf::new()), here()).unwrap_err();
+        assert!(matches!(error, Error::Io { .. }), "{error:?}");
+        assert!(error.to_string().starts_with("cannot find out where the directory \"\" is"));
+        assert_eq!(placed(None, here()).unwrap(), None);
     }
 
     #[test]

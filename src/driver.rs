@@ -12,8 +12,10 @@
 //! thread of its own. All that is ready is taken before anything is answered, so
 //! that what came together leaves together, and everybody is woken once.
 
+mod disk;
 mod machine;
 mod narrate;
+mod recovery;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,8 +35,10 @@ use crate::guard;
 use crate::machine::StateMachine;
 use crate::replica::Replica;
 use crate::shared::{Heard, Input, Published, PublishedMember, Shared, Ticket};
+use crate::storage::{OsFiles, Store};
 use crate::wire::udp::{self, Bound};
 
+use self::disk::DiskThread;
 use self::machine::MachineThread;
 use self::narrate::Narrator;
 
@@ -52,9 +56,18 @@ const EVIDENCE_EVERY: u64 = 1_000;
 pub(crate) struct Prepared {
     bound: Bound,
     machine: Option<Box<dyn StateMachine>>,
+    /// The log on disk, and what was found in it.
+    disk: Option<(Store<OsFiles>, Saved)>,
 }
 
-/// Binds the socket and makes the state machine: all that can fail.
+impl Prepared {
+    /// What the node comes back as, where a disk says so.
+    pub(crate) fn recovered(&self) -> Option<&Saved> {
+        self.disk.as_ref().map(|(_, saved)| saved)
+    }
+}
+
+/// Binds the socket, recovers the log and makes the state machine: all that can fail.
 pub(crate) fn prepare(config: &Config, name: &str, poll: &Registry) -> Result<Prepared, Error> {
     let own = config.settings().nodes.iter().find(|node| node.name == name);
     let own =
@@ -63,13 +76,14 @@ pub(crate) fn prepare(config: &Config, name: &str, poll: &Registry) -> Result<Pr
     let mut bound = udp::bind(own.address).map_err(io(format!("start {name}")))?;
     poll.register(&mut bound.socket, SOCKET, Interest::READABLE)
         .map_err(io(format!("watch the socket of {name}")))?;
+    let disk = recovery::open(config, name)?;
     let machine = catch_unwind(AssertUnwindSafe(|| {
         let _guard = guard::enter();
         config.make_machine(name).transpose()
     }))
     .unwrap_or_else(|panic| Err(format!("its maker panicked: {}", guard::said(&*panic)).into()))
     .map_err(|source| Error::Machine { source })?;
-    Ok(Prepared { bound, machine })
+    Ok(Prepared { bound, machine, disk })
 }
 
 /// A random number that is not 0, from the operating system.
@@ -169,6 +183,7 @@ struct Running<'a> {
     engine: Engine<Ticket>,
     output: Output<Ticket>,
     machine: Option<MachineThread>,
+    disk: Option<DiskThread>,
     narrator: Narrator<'a>,
     clock: Instant,
     /// Whether the socket may hold more than was taken.
@@ -188,23 +203,29 @@ impl<'a> Running<'a> {
         kept: &mut Option<Saved>,
         run: u64,
     ) -> Result<Running<'a>, Error> {
+        let Prepared { bound, machine, disk } = prepared;
+        let (store, found) = disk.unzip();
+        // What is on the disk is all that a node with a disk remembers.
+        if found.is_some() {
+            *kept = found;
+        }
         let incarnation = match kept.as_ref().map(|saved| saved.incarnation) {
             Some(incarnation) if incarnation.0 != 0 => incarnation,
             _ => Incarnation(random_nonzero()?),
         };
         let life = Life { incarnation, run: Run(random_nonzero()?) };
-        let Prepared { bound, machine } = prepared;
         let narrator = Narrator::new(shared, config);
         narrator.started(&bound);
         let watchers = config.commit_watchers();
         let apart = machine.is_some() || !watchers.is_empty();
         let replica = Replica::new(&shared.name, life, machine, watchers.to_vec());
         let (host, machine) = if apart {
-            (Host::elsewhere(), Some(MachineThread::spawn(shared, replica)?))
+            (Host::elsewhere(&replica), Some(MachineThread::spawn(shared, replica)?))
         } else {
             (Host::here(replica), None)
         };
         let setup = engine_setup(config, &shared.name)?;
+        let disk = store.map(|store| DiskThread::spawn(shared, run, store)).transpose()?;
         let seed = random_nonzero()?;
         // From here on nothing fails.
         let saved = kept.take().unwrap_or_else(|| Saved::empty(incarnation));
@@ -217,6 +238,7 @@ impl<'a> Running<'a> {
             engine,
             output: Output::default(),
             machine,
+            disk,
             narrator,
             clock: Instant::now(),
             more: true,
@@ -248,7 +270,9 @@ impl<'a> Running<'a> {
                 self.engine.tick(now);
             }
             self.engine.flush(&mut self.output, now);
-            self.hand_out(now);
+            if let Err(error) = self.hand_out(now) {
+                return Left::Failed(error.to_string());
+            }
             if let Some(failure) = self.engine.failure() {
                 return Left::Failed(failure);
             }
@@ -308,10 +332,22 @@ impl<'a> Running<'a> {
                 Ok(Input::Stop(run)) if run == self.run => {
                     return Some(Left::Stopped);
                 }
+                Ok(Input::Written(run, number)) if run == self.run => {
+                    self.engine.written(number, now);
+                }
+                Ok(Input::Saved(run)) if run == self.run => self.engine.saved(now),
+                Ok(Input::DiskFailed(run, reason)) if run == self.run => {
+                    return Some(Left::Failed(format!(
+                        "its disk failed, and what is there is not known: {reason}; it can be \
+                         started anew when that is mended"
+                    )));
+                }
                 Ok(Input::MachinePanicked(said)) => {
                     return Some(Left::Failed(format!("the state machine panicked: {said}")));
                 }
+                // Of a run that is over.
                 Ok(Input::Start | Input::Stop(_)) => {}
+                Ok(Input::Written(..) | Input::Saved(_) | Input::DiskFailed(..)) => {}
                 Err(_) => return None,
             }
         }
@@ -319,8 +355,8 @@ impl<'a> Running<'a> {
     }
 
     /// Carries out what the engine gave: datagrams first, for the others to work
-    /// while this node tells, publishes and answers.
-    fn hand_out(&mut self, now: Time) {
+    /// while this node writes, tells, publishes and answers.
+    fn hand_out(&mut self, now: Time) -> Result<(), Error> {
         for (to, datagram) in &self.output.datagrams {
             if let Err(lost) = udp::send(&self.socket, datagram, *to) {
                 self.lost += 1;
@@ -328,6 +364,15 @@ impl<'a> Running<'a> {
             }
         }
         self.engine.recycle(&mut self.output.datagrams);
+        if let Some(disk) = &mut self.disk {
+            disk.write(&mut self.output.writes);
+            if let Some(base) = self.output.trim.take() {
+                disk.trim(base);
+            }
+            if let Some(snapshot) = self.output.save.take() {
+                disk.save(snapshot)?;
+            }
+        }
         if let (Some(job), Some(machine)) = (self.output.job.take(), &self.machine) {
             machine.give(job);
         }
@@ -336,6 +381,7 @@ impl<'a> Running<'a> {
         self.narrator.tell_counts(&self.engine, self.lost, now);
         self.publish(turned, now);
         answer(&mut self.output);
+        Ok(())
     }
 
     /// Before anybody is answered: who has a reply sees in `Committed` what it
@@ -381,9 +427,10 @@ impl<'a> Running<'a> {
         self.shared.published.lock().reach(self.engine.newest());
         let saved = self.engine.stop(&error, &mut self.output);
         answer(&mut self.output);
-        // Everybody has an answer; only this thread waits for what the machine is
-        // at.
+        // Everybody has an answer; only this thread waits for what the machine and the
+        // disk are at.
         drop(self.machine);
+        drop(self.disk);
         self.narrator.stopped();
         saved
     }
@@ -439,9 +486,14 @@ pub(crate) fn engine_setup(config: &Config, name: &str) -> Result<engine::Setup,
             heartbeat: settings.heartbeat_us,
             election_timeout: settings.election_timeout_us,
             founding_by_majority: settings.founding_by_majority,
+            tail_entries: settings.snapshot_every,
             append_bytes: Vec::new(),
         },
         request_timeout: settings.request_timeout_us,
-        keeps: engine::Keeps::InMemory,
+        snapshot_every: settings.snapshot_every,
+        keeps: match settings.data_dir {
+            Some(_) => engine::Keeps::OnDisk,
+            None => engine::Keeps::InMemory,
+        },
     })
 }

@@ -35,6 +35,19 @@ pub enum Error {
         /// The operating system's answer.
         source: io::Error,
     },
+    /// What is on the disk cannot be trusted, or is another node's. It was left as it
+    /// is.
+    #[error("{file}, at byte {offset}: {problem}; {remedy}")]
+    Storage {
+        /// Which file, or folder.
+        file: String,
+        /// Where in the file.
+        offset: u64,
+        /// What is wrong there.
+        problem: String,
+        /// What can be done.
+        remedy: String,
+    },
     /// The state machine could not be made, or could not be restored.
     #[error("the state machine could not be made ready: {source}")]
     Machine {

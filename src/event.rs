@@ -42,6 +42,19 @@ pub enum Event {
         /// The leader's name; `None` while it knows of none.
         leader: Option<String>,
     },
+    /// A snapshot stands for the node's log up to this index, in its memory or on its
+    /// disk: one of its own, or one that the leader sent because the node was far
+    /// behind. After the latter its state machine has been given a state, and not the
+    /// entries that made it.
+    #[non_exhaustive]
+    Snapshot {
+        /// Which node.
+        node: String,
+        /// The last entry that the snapshot covers.
+        index: u64,
+        /// Whether it came from the leader.
+        received: bool,
+    },
     /// The reader was too slow, and so many events of this node were dropped
     /// before the next one.
     #[non_exhaustive]
@@ -57,9 +70,10 @@ impl Event {
     /// The name of the node that it happened at.
     pub fn node(&self) -> &str {
         match self {
-            Event::Role { node, .. } | Event::Leader { node, .. } | Event::Missed { node, .. } => {
-                node
-            }
+            Event::Role { node, .. }
+            | Event::Leader { node, .. }
+            | Event::Snapshot { node, .. }
+            | Event::Missed { node, .. } => node,
         }
     }
 }

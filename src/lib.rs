@@ -30,21 +30,25 @@
 //! # What is promised
 //!
 //! On a network that loses, repeats, reorders, delays and corrupts datagrams, with
-//! nodes that stop, start and are lost:
+//! nodes that stop, start, are killed at any instruction and are lost:
 //!
 //! 1. Raft's five properties (Raft Figure 3).
 //! 2. Commands and queries are linearizable. A request is committed at most once;
 //!    the same [`id`](Request::id) once among the last 131,072 client entries.
-//! 3. What was acknowledged survives the loss of any minority of the voters. A node
-//!    keeps its log in memory: between [`stop`](RaftNode::stop) and
+//! 3. What was acknowledged survives. With `"data_dir"` in the file a node keeps its
+//!    log on disk: it survives all nodes' loss of power, and the loss of any minority's
+//!    disks. Without, it keeps it in memory: between [`stop`](RaftNode::stop) and
 //!    [`start`](RaftNode::start) of the same `RaftNode` it remembers, but a
-//!    `RaftNode` that is gone is a lost voter. Who takes its place is admitted as a
-//!    learner, and does not vote.
-//! 4. Nothing that comes from the network makes a node panic or grow without bound.
-//! 5. A node that cannot do its work says why, in its log and its results.
+//!    `RaftNode` that is gone is a lost voter, and a minority of the voters may be
+//!    lost. Who takes the place of a lost one is admitted as a learner, and does not
+//!    vote.
+//! 4. Nothing that comes from the network or the disk makes a node panic or grow
+//!    without bound. The log is cut behind snapshots, in memory and on disk.
+//! 5. A node that cannot do its work says why, once, in its log and its results: also
+//!    when its disk fails, is full, or holds what it should not ([`inspect`] tells the
+//!    files of such a node to a person).
 //!
-//! Not yet built: logs on disk and snapshots (the log grows with what is
-//! committed), changes of the voters, an agreed failure detector, sealed datagrams
+//! Not yet built: changes of the voters, an agreed failure detector, sealed datagrams
 //! (so let only trusted hosts reach the nodes' ports).
 //!
 //! # How it works
@@ -54,13 +58,16 @@
 //!                                               ▼                        │
 //!    UDP socket ──► frame ──► message ──► core ──► effects ──► frame ──► UDP socket
 //!                                         │    ▲
-//!                              committed ─┴────┘ applied: state machine, in its own thread
+//!                              committed ─┼────┤ applied: state machine, in its own thread
+//!                              log writes ┴────┘ written: disk, in its own thread
 //! ```
 //!
 //! | module | what it is |
 //! |---|---|
 //! | `core` | the protocol, pure: time and messages in, effects out |
 //! | `wire` | messages as bytes, frames, fragments, the socket |
+//! | `encoding` | entries, members and snapshots as bytes, for the wire and the disk |
+//! | `storage` | a node's log, vote and snapshots on disk, and how they are read back |
 //! | `operation`, `replica` | what clients' entries say, and the state they make: sessions, ids, state machine |
 //! | `engine` | one node as bytes: all of the above, and the way of each request |
 //! | `driver`, `shared`, `node` | the node's thread, what it shares with its callers, the five calls |
@@ -82,6 +89,10 @@
 //!   majority steps down.
 //! - Heartbeats are messages of their own and carry no entries; a commit is told at
 //!   once.
+//! - Pieces of a snapshot may be lost, repeated and reordered, and a transfer goes on
+//!   with another leader if it has the same snapshot (Raft §7 sends them one by one).
+//! - A leader's own write goes on while its appends travel, and counts when it is done
+//!   (thesis §10.2.1); one whose disk hangs steps down.
 //! - Queries are served by ReadIndex (thesis §6.4) on any node; there are no leases.
 //!
 //! # Packages in the public items
@@ -93,6 +104,7 @@ mod committed;
 mod config;
 mod core;
 mod driver;
+mod encoding;
 mod engine;
 mod error;
 mod event;
@@ -108,6 +120,8 @@ mod request;
 mod shared;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+#[cfg_attr(not(test), allow(dead_code))]
+mod storage;
 mod wire;
 
 pub use committed::{Committed, Entry, Member, Role};
@@ -117,6 +131,7 @@ pub use event::Event;
 pub use machine::StateMachine;
 pub use node::RaftNode;
 pub use request::{Pending, Reply, Request};
+pub use storage::inspect;
 
 /// The README's programs compile.
 #[cfg(doctest)]

@@ -63,9 +63,9 @@ pub trait StateMachine: Send + 'static {
     /// [`Reply::value`](crate::Reply::value) for the client that sent it.
     ///
     /// Called once for each client entry, in order of index; indexes have gaps
-    /// where the protocol has entries of its own. After a restart of a node
-    /// without a disk the entries come again from the start, to a new machine.
-    /// Must be deterministic, see above; the value as much as the state.
+    /// where the protocol has entries of its own. After a restart, a new machine is
+    /// given the newest snapshot, if there is one, and the entries after it. An entry
+    /// is durable on this node before it comes here. Must be deterministic, see above; the value as much as the state.
     fn apply(&mut self, entry: &Entry) -> Value;
 
     /// Answers a question about the state as it is; changes nothing.
@@ -76,8 +76,11 @@ pub trait StateMachine: Send + 'static {
 
     /// The whole state as bytes, from which [`restore`](StateMachine::restore) makes the same state.
     ///
-    /// The bytes may be of any form, and are carried to other nodes. An error
-    /// leaves the log as long as it is; the snapshot is tried again later.
+    /// Called after every `snapshot_every` entries, or less often if the state is
+    /// large. The log up to there is let go when the snapshot is kept, and a node that is
+    /// far behind is sent the snapshot. The bytes may be of any form; they are held in
+    /// memory as a whole, up to 64 GiB. An error leaves the log as long as it is; the
+    /// snapshot is tried again later.
     fn snapshot(&self) -> Result<Vec<u8>, BoxError>;
 
     /// Replaces the whole state by that of a snapshot, perhaps of another node.
@@ -90,8 +93,12 @@ pub trait StateMachine: Send + 'static {
     /// The index of the last entry that is already in the state, for a machine
     /// that keeps its state on a disk of its own; 0 for one that starts empty.
     ///
-    /// Asked once, when the node starts. Entries up to it are not applied again,
-    /// so it must have become durable together with the state that it speaks of.
+    /// Asked once, when the node starts. Entries up to it are not applied again, nor is
+    /// a snapshot restored that ends at or before it, so it must have become durable
+    /// together with the state that it speaks of. Who asks again for a reply of a
+    /// skipped entry gets one whose value was not kept
+    /// ([`Reply::value_kept`](crate::Reply::value_kept)). A machine that is ahead of the
+    /// node's log gets no queries until the log has come as far.
     fn applied(&self) -> u64 {
         0
     }

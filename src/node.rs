@@ -70,14 +70,18 @@ impl RaftNode {
     /// [`Config`] or a reference to one.
     ///
     /// What can fail fails here: the config is read and checked, the node's UDP
-    /// socket bound, its state machine made, its thread spawned (and named after
-    /// the node). Blocks for as long as that takes. The node is silent until it is
-    /// started; its log is empty.
+    /// socket bound, its folder locked and its log recovered if the config has a
+    /// `data_dir`, its state machine made, its thread spawned (and named after the
+    /// node). Blocks for as long as that takes. The node is silent until it is started.
+    /// Without a `data_dir` its log is empty.
     ///
     /// [`Error::Config`] if the config has a mistake or does not have the name;
-    /// [`Error::Io`] if the address cannot be bound (another node may have it) or no
-    /// thread can be had; [`Error::Machine`] if the state machine cannot be made.
-    /// Nothing is left behind then.
+    /// [`Error::Io`] if the address cannot be bound or the folder not be locked (another
+    /// node may have it), if there is no room on the disk or no thread to be had;
+    /// [`Error::Storage`] if the folder holds a damaged log, or that of another node or
+    /// cluster ([`inspect`](crate::inspect) tells more); [`Error::Machine`] if the state
+    /// machine cannot be made. Nothing is left running then, and what the folder held it
+    /// still holds.
     pub fn new<C>(config: C, name: &str) -> Result<RaftNode, Error>
     where
         C: TryInto<Config>,
@@ -102,10 +106,10 @@ impl RaftNode {
     /// The node takes part from now on.
     ///
     /// Idempotent. After [`stop`](RaftNode::stop), or after the node failed, it takes
-    /// thread and socket again (and blocks for that long) and rejoins as after a
+    /// thread, socket and folder again (and blocks for that long) and rejoins as after a
     /// crash: with its log, term and vote, and nothing else. After a panic of its
-    /// own its memory is not trusted: it comes back with an empty log, as a new life
-    /// that the cluster admits.
+    /// own its memory is not trusted: without a `data_dir` it comes back with an empty
+    /// log, as a new life that the cluster admits.
     ///
     /// The errors are those of [`new`](RaftNode::new); the node stays stopped then, and
     /// keeps what it remembers. Called from within a callback of a node's own
@@ -145,8 +149,9 @@ impl RaftNode {
     ///
     /// Outstanding requests end: with [`RequestError::Stopped`] if they were never
     /// sent, else with [`RequestError::Unknown`]. Blocks until the thread has ended
-    /// (an `apply` that is under way is waited for) and the socket is released: another
-    /// `RaftNode` may take this one's place at once. Idempotent; drop does it too.
+    /// (an `apply` and a write that are under way are waited for) and socket and folder
+    /// are released: another `RaftNode` may take this one's place at once. Idempotent;
+    /// drop does it too.
     ///
     /// Called from within a callback of a node's own (`apply`, `on_commit`, a waker)
     /// it does not wait: the node ends soon after. Like any call that waits, it must
@@ -259,9 +264,11 @@ fn spawn(
     {
         let mut published = shared.published.lock();
         // What it comes back as; its thread says more as soon as it takes part.
-        published.role = public_role(down.saved.role());
+        let saved = prepared.recovered().unwrap_or(&down.saved);
+        published.role = public_role(saved.role());
+        published.term = published.term.max(saved.hard.term.0);
         // A new life knows nothing; another run of the same goes on from here.
-        published.entry.take_if(|_| down.saved.hard.cluster.is_none());
+        published.entry.take_if(|_| saved.hard.cluster.is_none());
         published.leader = None;
         published.quorum_at = None;
         published.members.iter_mut().for_each(|member| member.heard = Heard::Never);

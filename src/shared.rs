@@ -13,6 +13,7 @@ use mio::Waker;
 use parking_lot::Mutex;
 
 use crate::committed::{Entry, Role};
+use crate::core::types::WriteNumber;
 use crate::engine::Done;
 use crate::error::RequestError;
 use crate::request::{Answer, Kind};
@@ -33,6 +34,12 @@ pub(crate) enum Input {
     Done(Box<Done>),
     /// The machine's thread panicked.
     MachinePanicked(String),
+    /// In the run of this number, a write is durable, and all before it.
+    Written(u64, WriteNumber),
+    /// In the run of this number, the snapshot that was to be saved is durable.
+    Saved(u64),
+    /// In the run of this number, the disk failed: why.
+    DiskFailed(u64, String),
 }
 
 /// How a node stands, as its callers see it.

@@ -155,6 +155,7 @@ fn mistakes_in_a_flat_file_have_its_paths() {
     refused(json!({"a": node(1), "b": node(1)}), "b", &["127.0.0.1:1", "address of a"]);
     refused(json!({"a": node(1), "heartbeat_ms": 30}), "heartbeat_ms", &["30", "\"nodes\": {"]);
     refused(json!({"a": node(1), "data_dir": "x"}), "data_dir", &["\"x\"", "\"nodes\": {"]);
+    refused(json!({"a": node(1), "snapshot_every": 5}), "snapshot_every", &["\"nodes\": {"]);
     refused(json!({"a": node(1), "b": 5}), "b", &["5 (a number)", "\"port\": 5565"]);
 }
 
@@ -267,6 +268,13 @@ fn the_other_keys() {
         );
     }
     assert!(Config::try_from(file(json!({"max_value_bytes": 16_777_216}))).is_ok());
+    let (at, range) = ("snapshot_every", "whole number from 1 to 1000000000");
+    for bad in [json!(0), json!(1_000_000_001), json!(-1), json!(1.5), json!("1"), json!(null)] {
+        refused(file(json!({at: bad})), at, &[&bad.to_string(), range]);
+    }
+    for good in [1, 1_000_000_000] {
+        assert!(Config::try_from(file(json!({at: good}))).is_ok());
+    }
     for bad in [json!("most"), json!(true)] {
         let words = [&bad.to_string(), "\"all\" or \"majority\""];
         refused(file(json!({"founding": bad})), "founding", &words);
@@ -274,9 +282,92 @@ fn the_other_keys() {
 }
 
 #[test]
+fn data_dirs() {
+    let at = "data_dir";
+    let remedy = ["\"data\"", "leave the key out", "in memory only"];
+    for bad in [json!(1), json!(null), json!(["data"]), json!({"path": "data"})] {
+        refused(file(json!({at: bad})), at, &[&[&bad.to_string()[..]], &remedy[..]].concat());
+    }
+    refused(file(json!({at: ""})), at, &[&["\"\" is no path"], &remedy[..]].concat());
+    refused(
+        file(json!({at: "a\0b"})),
+        at,
+        &[&["\"a\\u0000b\"", "zero byte"], &remedy[..]].concat(),
+    );
+    // No config makes a directory, nor asks for one.
+    let missing = Temporary::new("").0.join("there/is/none");
+    for good in ["data", ".", "..", "a b/ä", "/", missing.to_str().unwrap()] {
+        let config = Config::try_from(file(json!({at: good}))).unwrap();
+        assert!(format!("{config:?}").contains("data_dir: Some("), "{config:?}");
+    }
+    assert!(!missing.exists());
+}
+
+#[test]
+fn a_data_dir_is_relative_to_its_file() {
+    let on_disk = Temporary::new(file(json!({"data_dir": "x/y"})).to_string());
+    let wanted = on_disk.0.parent().unwrap().join("x/y");
+    let config = Config::load(&on_disk.0).unwrap();
+    let shown = |config: &Config| format!("{config:?}");
+    assert!(shown(&config).contains(&format!("data_dir: Some({wanted:?})")), "{config:?}");
+    assert_eq!(shown(&config.clone().with(json!({})).unwrap()), shown(&config));
+    // What a program gives is relative to where the program runs.
+    let changed = config.with(json!({"data_dir": "x/y"})).unwrap();
+    let wanted = std::env::current_dir().unwrap().join("x/y");
+    assert!(shown(&changed).contains(&format!("data_dir: Some({wanted:?})")), "{changed:?}");
+    assert!(!wanted.exists());
+}
+
+#[test]
+fn with_data_dir_a_name_is_good_as_a_directory() {
+    let named = |names: &[&str]| {
+        let port = |n: usize| node(1 + n as u64);
+        let nodes = names.iter().enumerate().map(|(n, name)| (name.to_string(), port(n)));
+        json!({"nodes": nodes.collect::<serde_json::Map<_, _>>()})
+    };
+    let kept = |names: &[&str]| {
+        let mut keys = named(names);
+        keys["data_dir"] = json!("data");
+        keys
+    };
+    let remedy = ["without / and \\", "such as \"node0\"", "leave data_dir out"];
+    for (bad, at, why) in [
+        ("a/b", r#"nodes."a/b""#, "\"a/b\" has a /"),
+        ("/", r#"nodes."/""#, "has a /"),
+        ("a/", r#"nodes."a/""#, "has a /"),
+        (r"a\b", r#"nodes."a\\b""#, r"has a \"),
+        (".", r#"nodes.".""#, "\".\" begins with a dot"),
+        ("..", r#"nodes."..""#, "\"..\" begins with a dot"),
+        (".a", r#"nodes.".a""#, "begins with a dot"),
+    ] {
+        refused(kept(&["n", bad]), at, &[&[why], &remedy[..]].concat());
+        // Nodes in memory may be called so; that is over when they get a data_dir.
+        let volatile = Config::try_from(named(&["n", bad])).unwrap();
+        expect(volatile.with(json!({"data_dir": "data"})), at, &[why]);
+        let good = Config::try_from(kept(&["n"])).unwrap();
+        expect(good.with(named(&["n", bad])), at, &[why]);
+    }
+    refused(kept(&["a\0b"]), r#"nodes."a\u0000b""#, &["control character"]);
+    assert!(Config::try_from(kept(&["a.b", "a b", "ä", "-", "a.", "~"])).is_ok());
+    for (one, other, at) in [
+        ("NODE", "node", "nodes.node"),
+        ("nodE", "node", "nodes.node"),
+        ("ä", "Ä", "nodes.ä"),
+        ("ΑΣ", "ας", "nodes.ας"),
+        ("ας", "ασ", "nodes.ασ"),
+        ("K", "\u{212a}", "nodes.\u{212a}"),
+    ] {
+        let words = [&json!(one).to_string(), &json!(other).to_string(), "upper and lower case"];
+        refused(kept(&["m", one, other]), at, &words);
+        refused(kept(&["m", one, other]), at, &["names that differ in more", "data_dir out"]);
+        assert!(Config::try_from(named(&["m", one, other])).is_ok());
+    }
+}
+
+#[test]
 fn unknown_keys_and_keys_to_come() {
-    let listed = "the keys are nodes, heartbeat_ms, election_timeout_ms, request_timeout_ms, \
-                  max_value_bytes, founding";
+    let listed = "the keys are nodes, data_dir, heartbeat_ms, election_timeout_ms, \
+                  request_timeout_ms, snapshot_every, max_value_bytes, founding";
     refused(
         file(json!({"hartbeat_ms": 1})),
         "hartbeat_ms",
@@ -286,12 +377,7 @@ fn unknown_keys_and_keys_to_come() {
     refused(file(json!({"colour": 1})), "colour", &["no such key", listed]);
     refused(file(json!({"a b": 1})), "\"a b\"", &["no such key"]);
     refused(file(json!({"x".repeat(5000): 1})), &format!("{}..", "x".repeat(60)), &["no such key"]);
-    for (key, truth) in [
-        ("data_dir", "memory only"),
-        ("secret_file", "not sealed"),
-        ("failure_timeout_ms", "no verdicts"),
-        ("snapshot_every", "kept whole"),
-    ] {
+    for (key, truth) in [("secret_file", "not sealed"), ("failure_timeout_ms", "no verdicts")] {
         let words = ["this version does not have that yet", truth, "leave the key out"];
         refused(file(json!({key: 1})), key, &words);
     }

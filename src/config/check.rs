@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
@@ -15,11 +16,13 @@ use crate::error::Error;
 type Keys = Map<String, Value>;
 
 /// The keys of the file.
-const KEYS: [&str; 6] = [
+const KEYS: [&str; 8] = [
     "nodes",
+    "data_dir",
     "heartbeat_ms",
     "election_timeout_ms",
     "request_timeout_ms",
+    "snapshot_every",
     "max_value_bytes",
     "founding",
 ];
@@ -28,11 +31,9 @@ const KEYS: [&str; 6] = [
 const NODE_KEYS: [&str; 3] = ["ip", "port", "role"];
 
 /// Keys that the file will have, and what a file with one of them would wrongly trust in.
-const NOT_YET: [(&str, &str); 4] = [
-    ("data_dir", "nodes keep their log in memory only"),
+const NOT_YET: [(&str, &str); 2] = [
     ("secret_file", "datagrams are checked but not sealed"),
     ("failure_timeout_ms", "nodes agree on no verdicts about who is down"),
-    ("snapshot_every", "the log is kept whole"),
 ];
 
 const NAME_BYTES_LIMIT: usize = 64;
@@ -40,6 +41,7 @@ const VOTERS_LIMIT: usize = 9;
 const HEARTBEAT_MS: RangeInclusive<u64> = 1..=60_000;
 const ELECTION_TIMEOUT_MS: RangeInclusive<u64> = 1..=600_000;
 const REQUEST_TIMEOUT_MS: RangeInclusive<u64> = 1..=3_600_000;
+const SNAPSHOT_EVERY: RangeInclusive<u64> = 1..=1_000_000_000;
 const VALUE_BYTES: RangeInclusive<u64> = 1..=super::MAX_VALUE_BYTES as u64;
 
 const NODE_REMEDY: &str = "write a node such as {\"ip\": \"127.0.0.1\", \"port\": 5565}";
@@ -48,7 +50,7 @@ const NODE_REMEDY: &str = "write a node such as {\"ip\": \"127.0.0.1\", \"port\"
 const NAMES_SHOWN: usize = 20;
 const VALUE_SHOWN: usize = 60;
 
-/// Checks keys in the full form.
+/// Checks keys in the full form. A relative `data_dir` is still as it is written.
 pub(super) fn settings(keys: &Keys) -> Result<Settings, Error> {
     for key in keys.keys() {
         check_key(key, "", &KEYS)?;
@@ -61,16 +63,23 @@ pub(super) fn settings(keys: &Keys) -> Result<Settings, Error> {
             return Err(Error::config("nodes", "is missing", remedy));
         }
     };
+    let data_dir = data_dir(keys)?;
+    if data_dir.is_some() {
+        check_directories(&nodes)?;
+    }
     let heartbeat_ms = number(keys, "heartbeat_ms", 30, HEARTBEAT_MS)?;
     let (shortest_ms, longest_ms) = election_timeout(keys, heartbeat_ms)?;
     let request_timeout_ms = number(keys, "request_timeout_ms", 10_000, REQUEST_TIMEOUT_MS)?;
+    let snapshot_every = number(keys, "snapshot_every", 10_000, SNAPSHOT_EVERY)?;
     let value_bytes = number(keys, "max_value_bytes", 1 << 20, VALUE_BYTES)?;
     let founding = word(keys.get("founding"), "founding", ["all", "majority"])?;
     Ok(Settings {
         nodes,
+        data_dir,
         heartbeat_us: heartbeat_ms * 1000,
         election_timeout_us: (shortest_ms * 1000, longest_ms * 1000),
         request_timeout_us: request_timeout_ms * 1000,
+        snapshot_every,
         max_value_bytes: value_bytes as usize,
         founding_by_majority: founding == "majority",
     })
@@ -296,6 +305,65 @@ fn check_addresses(nodes: &[NodeSettings], prefix: &str) -> Result<(), Error> {
             "write IPv4 addresses for all nodes, or IPv6 addresses for all",
         )),
     }
+}
+
+fn data_dir(keys: &Keys) -> Result<Option<PathBuf>, Error> {
+    let key = "data_dir";
+    let remedy = "write the path of a directory, such as \"data\", or leave the key out, and nodes \
+                  keep what they know in memory only";
+    let text = match keys.get(key) {
+        None => return Ok(None),
+        Some(Value::String(text)) => text,
+        Some(other) => return Err(wrong(key, other, remedy)),
+    };
+    if text.is_empty() {
+        return Err(Error::config(key, "\"\" is no path", remedy));
+    }
+    if text.contains('\0') {
+        let problem = format!("{} has a zero byte, which no path can have", show(&keys[key]));
+        return Err(Error::config(key, problem, remedy));
+    }
+    Ok(Some(PathBuf::from(text)))
+}
+
+/// With `data_dir`, each node has a directory of its own by its name: one directory, in that
+/// place, on every system, and no other node's. (No name has a control character anyway,
+/// a zero byte among them.)
+fn check_directories(nodes: &[NodeSettings]) -> Result<(), Error> {
+    // File systems that do not tell upper from lower case have folded both.
+    let folded = |name: &str| name.to_uppercase().to_lowercase();
+    let mut owners: BTreeMap<String, &str> = BTreeMap::new();
+    for NodeSettings { name, .. } in nodes {
+        let at = || path("nodes.", name, "");
+        let refuse = |problem: &str| {
+            let name = show(&name.as_str().into());
+            Err(Error::config(
+                at(),
+                format!("{name} {problem}, and so cannot be a directory's name in data_dir"),
+                "give the node a name without / and \\ that does not begin with a dot, such as \
+                 \"node0\", or leave data_dir out",
+            ))
+        };
+        match () {
+            _ if name.starts_with('.') => return refuse("begins with a dot"),
+            _ if name.contains('/') => return refuse("has a /"),
+            _ if name.contains('\\') => return refuse("has a \\"),
+            _ => (),
+        }
+        if let Some(owner) = owners.insert(folded(name), name) {
+            return Err(Error::config(
+                at(),
+                format!(
+                    "{} and {} differ in upper and lower case only, and not every file system \
+                     keeps two such directories in data_dir apart",
+                    show(&name.as_str().into()),
+                    show(&owner.into())
+                ),
+                "give the nodes names that differ in more, or leave data_dir out",
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn election_timeout(keys: &Keys, heartbeat_ms: u64) -> Result<(u64, u64), Error> {

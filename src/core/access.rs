@@ -1,6 +1,7 @@
 //! Small questions that the engine asks of the core.
 
 use super::Core;
+use super::effect::{Detail, Note};
 use super::message::Propose;
 use super::state::{Refused, Role};
 use super::types::Incarnation;
@@ -28,6 +29,11 @@ impl Core {
     /// would be taken: what is repeated and still there is left alone.
     pub fn propose_again(&mut self, propose: Propose) -> Result<(), Refused> {
         self.on_propose(propose)
+    }
+
+    /// Tells a person of trouble.
+    pub fn warn(&mut self, text: String) {
+        self.tell(Detail::Turns, || Note::Warning(text));
     }
 
     /// The name of the node behind an incarnation, as far as it is known.

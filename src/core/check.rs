@@ -3,7 +3,8 @@
 //! spreading.
 //!
 //! ```text
-//!   commit_index <= last_index          durable <= last_index
+//!   base_index <= commit_index <= last_index         durable <= last_index
+//!   base_index <= the snapshot's index <= commit_index
 //!   verified <= last_index              match_index < next_index <= last_index + 1
 //!   term, commit_index never fall       a vote is set once a term
 //! ```
@@ -12,6 +13,7 @@
 
 use super::Core;
 use super::state::Role;
+use super::types::Index;
 
 impl Core {
     pub(super) fn check(&self) {
@@ -19,6 +21,13 @@ impl Core {
         let durable = self.durability.durable();
         assert!(self.commit_index <= last, "commit {} beyond {last}", self.commit_index);
         assert!(durable <= last, "durable {durable} beyond {last}");
+        let base = self.log.base_index();
+        let covered = self.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.id.index);
+        assert!(
+            base <= covered && covered <= self.commit_index,
+            "the log begins after {base}, the snapshot covers {covered}, {} is committed",
+            self.commit_index
+        );
         assert!(
             self.log.is_empty() || self.hard.cluster.is_some(),
             "a log of {last} entries and no cluster"

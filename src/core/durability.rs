@@ -8,16 +8,19 @@
 
 use std::collections::VecDeque;
 
-use super::types::{Index, WriteNumber};
+use super::types::{Index, Time, WriteNumber};
 
 /// One write: the log from `from` on replaced by what now stands there, and term,
-/// vote and cluster if `hard`, in one atomic record.
+/// vote and cluster if `hard`, in one atomic record; with a snapshot in place of all
+/// that was before if `install`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Write {
     /// Its number; completions name it.
     pub number: WriteNumber,
     /// Whether term, vote or cluster changed.
     pub hard: bool,
+    /// Whether a snapshot takes the place of the log, before what is new.
+    pub install: bool,
     /// The first index that is new; `None` if the log did not change.
     pub from: Option<Index>,
 }
@@ -29,10 +32,21 @@ pub struct Durability {
     issued: WriteNumber,
     completed: WriteNumber,
     durable: Index,
-    outstanding: VecDeque<(WriteNumber, Index)>,
+    outstanding: VecDeque<Outstanding>,
     unwritten_from: Option<Index>,
+    installed: bool,
     hard_dirty: bool,
     hard_in: WriteNumber,
+}
+
+/// A write under way.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(test, derive(Hash))]
+struct Outstanding {
+    number: WriteNumber,
+    /// The end of the log that it makes durable.
+    end: Index,
+    issued_at: Time,
 }
 
 impl Durability {
@@ -77,25 +91,43 @@ impl Durability {
     /// under way.
     pub fn truncated(&mut self, from: Index) {
         self.durable = self.durable.min(from.previous());
-        for (_, end) in &mut self.outstanding {
-            *end = (*end).min(from.previous());
+        for write in &mut self.outstanding {
+            write.end = write.end.min(from.previous());
         }
         self.appended(from);
     }
 
+    /// A snapshot takes the place of the log, of which nothing above `kept` is also
+    /// in the snapshot.
+    pub fn installed(&mut self, kept: Index) {
+        self.truncated(kept.next());
+        self.unwritten_from = None;
+        self.installed = true;
+    }
+
+    /// When the oldest write began that is still under way.
+    pub fn waiting_since(&self) -> Option<Time> {
+        self.outstanding.front().map(|write| write.issued_at)
+    }
+
     /// The next write, if there is anything to write; the log ends at `last_index`.
-    pub fn issue(&mut self, last_index: Index) -> Option<Write> {
-        if !self.hard_dirty && self.unwritten_from.is_none() {
+    pub fn issue(&mut self, last_index: Index, now: Time) -> Option<Write> {
+        if !self.hard_dirty && !self.installed && self.unwritten_from.is_none() {
             return None;
         }
         self.issued.0 += 1;
-        let write =
-            Write { number: self.issued, hard: self.hard_dirty, from: self.unwritten_from.take() };
+        let write = Write {
+            number: self.issued,
+            hard: self.hard_dirty,
+            install: std::mem::take(&mut self.installed),
+            from: self.unwritten_from.take(),
+        };
         if write.hard {
             self.hard_in = write.number;
             self.hard_dirty = false;
         }
-        self.outstanding.push_back((write.number, last_index));
+        let (number, issued_at) = (write.number, now);
+        self.outstanding.push_back(Outstanding { number, end: last_index, issued_at });
         Some(write)
     }
 
@@ -103,7 +135,7 @@ impl Durability {
     pub fn complete(&mut self, number: WriteNumber) -> bool {
         assert!(number <= self.issued, "write {number:?} was never issued");
         let before = self.durable;
-        while let Some(&(done, end)) = self.outstanding.front() {
+        while let Some(&Outstanding { number: done, end, .. }) = self.outstanding.front() {
             if done > number {
                 break;
             }
@@ -128,10 +160,10 @@ mod tests {
     fn the_write_of_a_suffix_that_is_gone_does_not_make_its_successor_durable() {
         let mut durability = Durability::recovered(Index(5));
         durability.appended(Index(6));
-        let first = durability.issue(Index(9)).unwrap();
+        let first = durability.issue(Index(9), Time(0)).unwrap();
         durability.truncated(Index(7));
         durability.appended(Index(7));
-        let second = durability.issue(Index(10)).unwrap();
+        let second = durability.issue(Index(10), Time(0)).unwrap();
         assert_eq!(durability.durable(), Index(5));
 
         durability.complete(first.number);
@@ -145,10 +177,31 @@ mod tests {
         let mut durability = Durability::recovered(Index(5));
         durability.truncated(Index(3));
         assert_eq!(durability.durable(), Index(2));
-        let write = durability.issue(Index(2)).unwrap();
+        let write = durability.issue(Index(2), Time(0)).unwrap();
         assert_eq!(write.from, Some(Index(3)));
         assert!(!durability.complete(write.number));
         assert_eq!(durability.durable(), Index(2));
+    }
+
+    /// Pitfall 34: what was under way when a snapshot took the log's place.
+    #[test]
+    fn the_write_of_a_log_that_a_snapshot_replaced_says_nothing_about_what_follows() {
+        let mut durability = Durability::recovered(Index(5));
+        durability.appended(Index(6));
+        let old = durability.issue(Index(9), Time(7)).unwrap();
+        assert_eq!(durability.waiting_since(), Some(Time(7)));
+        durability.appended(Index(10));
+        durability.installed(Index(4));
+        durability.appended(Index(101));
+        let new = durability.issue(Index(101), Time(8)).unwrap();
+        assert_eq!((new.install, new.from), (true, Some(Index(101))));
+        assert_eq!(durability.durable(), Index(4));
+        durability.complete(old.number);
+        assert_eq!(durability.durable(), Index(4));
+        durability.complete(new.number);
+        assert_eq!(durability.durable(), Index(101));
+        assert_eq!(durability.waiting_since(), None);
+        assert_eq!(durability.issue(Index(101), Time(9)), None);
     }
 
     #[test]
@@ -158,11 +211,11 @@ mod tests {
         durability.hard_changed();
         let gate = durability.hard_gate();
         assert!(!durability.is_completed(gate));
-        let write = durability.issue(Index(0)).unwrap();
+        let write = durability.issue(Index(0), Time(0)).unwrap();
         assert_eq!((write.number, write.hard, write.from), (gate, true, None));
         assert_eq!(durability.hard_gate(), gate);
         durability.complete(gate);
         assert!(durability.is_completed(gate));
-        assert_eq!(durability.issue(Index(0)), None);
+        assert_eq!(durability.issue(Index(0), Time(0)), None);
     }
 }

@@ -8,9 +8,11 @@
 use std::fmt;
 
 use ::core::net::SocketAddr;
+use bytes::Bytes;
 
 use super::durability::Write;
 use super::message::Envelope;
+use super::snapshot::SnapshotId;
 use super::types::{ClusterId, Incarnation, Index, Term};
 
 /// What one drain of the core gave. Reused from drain to drain.
@@ -23,6 +25,10 @@ pub struct Effects {
     /// The lowest index from which entries were removed (and perhaps replaced)
     /// since the last drain.
     pub truncated: Option<Index>,
+    /// A snapshot whose bytes have come whole, to be opened: then it goes to
+    /// `Core::install`. It never comes with a write, whose record is taken from the
+    /// log as it was before.
+    pub assembled: Option<(SnapshotId, Bytes)>,
     /// Reads of this node that may be served once `index` is applied.
     pub reads: Vec<ReadReady>,
     /// What happened, for the log and for events.
@@ -33,7 +39,10 @@ impl Effects {
     /// Whether there is nothing in it to carry out; something may be told all the
     /// same.
     pub fn asks_nothing(&self) -> bool {
-        self.sends.is_empty() && self.write.is_none() && self.reads.is_empty()
+        self.sends.is_empty()
+            && self.write.is_none()
+            && self.assembled.is_none()
+            && self.reads.is_empty()
     }
 
     /// Whether there is nothing in it.
@@ -123,6 +132,10 @@ pub enum Note {
     Leader(Option<Incarnation>),
     /// The members are others from this index on.
     Members(Index),
+    /// A snapshot of this node's own stands for the log up to here.
+    Compacted(Index),
+    /// A snapshot came from the leader and took the log's place, up to here.
+    Installed(Index),
     /// A cluster is founded by this node.
     Founded(ClusterId),
     /// This node belongs to a cluster from now on.
@@ -196,6 +209,10 @@ impl fmt::Display for Note {
             Note::Leader(Some(_)) => write!(f, "follows a leader"),
             Note::Leader(None) => write!(f, "knows no leader"),
             Note::Members(index) => write!(f, "members as of index {index}"),
+            Note::Compacted(index) => write!(f, "a snapshot stands for the log up to {index}"),
+            Note::Installed(index) => {
+                write!(f, "takes the leader's snapshot in place of its log, up to {index}")
+            }
             Note::Founded(cluster) => write!(f, "founds cluster {cluster}"),
             Note::Joined(cluster) => write!(f, "belongs to cluster {cluster}"),
             Note::Waiting(waiting) => waiting.fmt(f),

@@ -21,6 +21,9 @@ use super::quorum;
 use super::state::{Candidate, Failure, Leader, PreCandidate, Refused, Role};
 use super::types::{Incarnation, Payload, Term, Time};
 
+/// A write that takes longer than so many of the longest election timeouts hangs.
+const DISK_PATIENCE: u64 = 5;
+
 impl Core {
     /// A fresh random timeout, each time (Raft §5.2).
     pub(super) fn reset_election_timer(&mut self, now: Time) {
@@ -36,8 +39,25 @@ impl Core {
         if self.leader().is_some() {
             self.become_follower(self.hard.term, None, now, "heard no leader for too long");
         }
-        if self.is_voter() {
+        if self.disk_hangs(now) {
+            // It could not even vote for itself.
+            self.reset_election_timer(now);
+        } else if self.is_voter() {
             self.campaign(now);
+        }
+    }
+
+    /// Whether a write takes so long that this node is of no use as a leader.
+    fn disk_hangs(&self, now: Time) -> bool {
+        let patience = self.setup.election_timeout.1 * DISK_PATIENCE;
+        self.durability.waiting_since().is_some_and(|since| now.since(since) > patience)
+    }
+
+    /// A leader whose disk hangs lets another lead: its heartbeats would go on, and
+    /// nothing that it is asked for would ever be done (pitfall 62).
+    pub(super) fn check_disk(&mut self, now: Time) {
+        if matches!(self.role, Role::Leader(_)) && self.disk_hangs(now) {
+            self.become_follower(self.hard.term, None, now, "its disk hangs");
         }
     }
 
@@ -259,6 +279,15 @@ impl Core {
         }
         if known != leader {
             self.tell(Detail::Turns, || Note::Leader(leader));
+        }
+    }
+
+    /// Whoever stands for election stands no longer; its vote stays where it is, and
+    /// its timer as it was set.
+    pub(super) fn stand_no_longer(&mut self, why: &str) {
+        if matches!(self.role, Role::PreCandidate(_) | Role::Candidate(_)) {
+            self.role = Role::follower(None);
+            self.tell(Detail::Turns, || Note::Role(why.to_string()));
         }
     }
 

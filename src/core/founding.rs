@@ -97,18 +97,23 @@ impl Core {
     }
 
     /// Any holder of the founding record passes it on to a fresh node that the
-    /// record names.
+    /// record names. Where a snapshot stands for the record, the members of now tell a
+    /// fresh node that they name that there is a cluster: it may have to vote before
+    /// anybody leads who could send it the snapshot.
     fn pass_on_record(&mut self, place: usize) {
         let peer = &self.lives.peers()[place];
         let Some(life) = peer.believed.filter(|_| peer.fresh) else { return };
-        let Some(Entry { term: Term(0), payload: Payload::Members(record) }) =
-            self.log.entry(Index(1))
-        else {
-            return;
+        let (first, members) = match self.log.entry(Index(1)) {
+            Some(Entry { term: Term(0), payload: Payload::Members(record) }) => (true, &**record),
+            Some(_) => return,
+            None => match self.members().filter(|_| self.log.base_index() > Index(0)) {
+                Some(members) => (false, members),
+                None => return,
+            },
         };
-        if record.names(life.incarnation) {
-            let members = (**record).clone();
-            self.send(life.incarnation, Message::Found(Found { members }));
+        if members.names(life.incarnation) {
+            let members = members.clone();
+            self.send(life.incarnation, Message::Found(Found { first, members }));
         }
     }
 
@@ -135,7 +140,7 @@ impl Core {
             return Err(Refused::NotForThisLife);
         }
         if self.log.is_empty() {
-            self.adopt(cluster, Some(found.members));
+            self.adopt(cluster, found.first.then_some(found.members));
             self.reset_election_timer(now);
         }
         Ok(())

@@ -1,9 +1,14 @@
 //! The log in memory: entries by index, from the one after `base` on.
 //!
+//! What lies at or below the base is gone: a snapshot stands for it (Raft §7). Of the
+//! entry at the base itself index and term are known, for what follows to be checked
+//! against.
+//!
 //! Invariants, asserted where they could break: terms never fall from one entry
 //! to the next; an append continues the log without a gap; a truncation leaves
 //! the base alone. What may be truncated is for the protocol to say (nothing at
-//! or below the commit index).
+//! or below the commit index), and so is what may be compacted (nothing that no
+//! durable snapshot covers).
 
 use std::collections::VecDeque;
 
@@ -19,10 +24,28 @@ pub struct Log {
     entries: VecDeque<Entry>,
 }
 
+/// A log that was once long gives its memory back.
+const CAPACITY_LEAST: usize = 4096;
+
 impl Log {
     /// An empty log.
     pub fn new() -> Log {
         Log::default()
+    }
+
+    /// A log that begins after an entry that a snapshot covers.
+    pub fn with_base(index: Index, term: Term) -> Log {
+        Log { base_index: index, base_term: term, entries: VecDeque::new() }
+    }
+
+    /// What precedes the first entry that is held here; 0 if nothing is missing.
+    pub fn base_index(&self) -> Index {
+        self.base_index
+    }
+
+    /// The term of the entry at the base.
+    pub fn base_term(&self) -> Term {
+        self.base_term
     }
 
     /// The index of the last entry; 0 if there is none.
@@ -84,6 +107,18 @@ impl Log {
         self.entries.truncate(keep as usize);
     }
 
+    /// Lets the entries up to `index` go.
+    pub fn compact_to(&mut self, index: Index) {
+        assert!(index <= self.last_index(), "compaction to {index} of {}", self.last_index());
+        let Some(term) = self.term_at(index).filter(|_| index > self.base_index) else { return };
+        self.entries.drain(..(index.0 - self.base_index.0) as usize);
+        (self.base_index, self.base_term) = (index, term);
+        let (length, capacity) = (self.entries.len(), self.entries.capacity());
+        if capacity > CAPACITY_LEAST && length < capacity / 4 {
+            self.entries.shrink_to(length * 2);
+        }
+    }
+
     /// Whether a log that ends with (`last_term`, `last_index`) is at least as
     /// up-to-date as this one: terms first, then lengths (Raft §5.4.1).
     pub fn is_at_most(&self, last_term: Term, last_index: Index) -> bool {
@@ -92,8 +127,12 @@ impl Log {
 
     /// The last index at or below `index` whose term is not above `term`, with
     /// its term: where two logs that differ at `index` may still agree. Terms
-    /// rise along a log, so a whole term is passed over at once (Raft §5.3).
+    /// rise along a log, so a whole term is passed over at once (Raft §5.3). Below
+    /// the base nothing is known: there it is `index` itself, with `term`.
     pub fn last_not_above(&self, index: Index, term: Term) -> (Index, Term) {
+        if index < self.base_index {
+            return (index, term);
+        }
         let within = self.last_index().min(index).0.saturating_sub(self.base_index.0) as usize;
         let below = self.entries.partition_point(|entry| entry.term <= term).min(within);
         match below.checked_sub(1) {
@@ -141,6 +180,29 @@ mod tests {
                 assert_eq!(found, (walk, log.term_at(walk).unwrap()), "at {index}, term {term}");
             }
         }
+    }
+
+    #[test]
+    fn a_compacted_log_answers_as_the_whole_one_from_its_base_on() {
+        let terms = [1, 1, 3, 3, 3, 6, 6];
+        for base in 0..=7 {
+            let (whole, mut cut) = (log(&terms), log(&terms));
+            cut.compact_to(Index(base));
+            assert_eq!((cut.base_index(), cut.last_index()), (Index(base), Index(7)));
+            assert_eq!(cut.last_term(), Term(6));
+            for index in 0..10 {
+                let here = index >= base && index <= 7;
+                assert_eq!(cut.term_at(Index(index)), whole.term_at(Index(index)).filter(|_| here));
+                assert_eq!(cut.entry(Index(index)).is_some(), here && index > base);
+                let rest: Vec<_> = whole.from(Index(index.max(base + 1))).collect();
+                assert_eq!(cut.from(Index(index)).collect::<Vec<_>>(), rest);
+            }
+            cut.compact_to(Index(base.saturating_sub(1)));
+            assert_eq!(cut.base_index(), Index(base), "what is gone is gone");
+            cut.append(Entry { term: Term(7), payload: Payload::Empty });
+            assert_eq!(cut.last_index(), Index(8));
+        }
+        assert_eq!(Log::with_base(Index(9), Term(4)).term_at(Index(9)), Some(Term(4)));
     }
 
     #[test]

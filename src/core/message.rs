@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use super::membership::Membership;
+use super::snapshot::SnapshotId;
 use super::types::{ClusterId, Entry, Incarnation, Index, Life, Run, Term};
 
 /// A message with its sender and addressee, as it is after decoding.
@@ -53,6 +54,10 @@ pub enum Message {
     ReadIndexReply(ReadIndexReply),
     /// Clients' operations on their way to the leader.
     Propose(Propose),
+    /// A piece of a snapshot, for a log that ends before the leader's begins (Raft §7).
+    InstallSnapshot(InstallSnapshot),
+    /// The answer to an `InstallSnapshot`.
+    InstallSnapshotReply(InstallSnapshotReply),
 }
 
 /// Asks for and gives proof of life. A node believes a life only after it has
@@ -69,10 +74,14 @@ pub struct Hello {
     pub fresh: bool,
 }
 
-/// The founding record: index 1, term 0 of every log of the cluster.
+/// The founding record, index 1, term 0 of every log of the cluster; or, from a log
+/// that begins after it, the news that there is a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Found {
-    /// The first members, each with its incarnation.
+    /// Whether this is the record itself.
+    pub first: bool,
+    /// The first members, each with its incarnation; without the record, those of
+    /// now.
     pub members: Membership,
 }
 
@@ -232,6 +241,36 @@ pub struct Propose {
     pub retry: bool,
     /// The operations; the core does not look inside.
     pub operations: Vec<Bytes>,
+}
+
+/// A piece of a snapshot. Each piece says which snapshot it is of, may be lost,
+/// repeated and late, and is put where it belongs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct InstallSnapshot {
+    /// The leader's term.
+    pub term: Term,
+    /// Which of the leader's messages of this term this is; rises with each.
+    pub seq: u64,
+    /// Which snapshot.
+    pub id: SnapshotId,
+    /// Where in it the piece belongs, in bytes.
+    pub offset: u64,
+    /// The piece.
+    pub data: Bytes,
+}
+
+/// The answer to an `InstallSnapshot` that is not complete yet. A snapshot that is
+/// complete, and durable, is acknowledged as entries are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct InstallSnapshotReply {
+    /// The term of the one that answers.
+    pub term: Term,
+    /// The `seq` that is answered; 0 if its term was old.
+    pub seq: u64,
+    /// Which snapshot.
+    pub id: SnapshotId,
+    /// All of it below is there, and the piece that is answered.
+    pub received: u64,
 }
 
 impl Envelope {

@@ -43,12 +43,15 @@ pub mod progress;
 pub mod properties;
 pub mod quorum;
 pub mod rng;
+pub mod snapshot;
+pub mod transfer;
 pub mod types;
 
 mod access;
 mod check;
 mod election;
 mod founding;
+mod install;
 mod proposals;
 mod read;
 mod replication;
@@ -65,9 +68,12 @@ use self::log::Log;
 use self::membership::Membership;
 use self::message::{Commit, Envelope, Message};
 use self::rng::Rng;
+use self::snapshot::{Snapshot, SnapshotId};
 use self::state::{Configurations, Role};
+use self::transfer::Incoming;
 use self::types::{ClusterId, Incarnation, Index, Life, Run, Term, Time, WriteNumber};
 use ::core::net::SocketAddr;
+use bytes::Bytes;
 
 pub use self::state::{Failure, Hard, Record, Refused, Saved};
 
@@ -88,6 +94,9 @@ pub struct Setup {
     pub election_timeout: (u64, u64),
     /// Whether a majority may found the cluster.
     pub founding_by_majority: bool,
+    /// So many entries before a snapshot are kept, for followers that are a little
+    /// behind.
+    pub tail_entries: u64,
     /// How many bytes of entries an append to each of the others may carry, in
     /// the order of `others`; an entry larger than that travels alone.
     pub append_bytes: Vec<usize>,
@@ -100,6 +109,12 @@ pub struct Core {
     setup: Setup,
     me: Life,
     hard: Hard,
+    /// What stands for the log up to its base, and perhaps for more. Durable.
+    snapshot: Option<Snapshot>,
+    /// A snapshot that is coming, and the leader's message that brought its newest
+    /// piece, by term and number.
+    incoming: Option<(Incoming, (Term, u64))>,
+    assembled: Option<(SnapshotId, Bytes)>,
     log: Log,
     commit_index: Index,
     durability: Durability,
@@ -134,9 +149,13 @@ impl Core {
             me: Life { incarnation: saved.incarnation, run },
             hard: saved.hard,
             durability: Durability::recovered(saved.log.last_index()),
-            configurations: Configurations::of_log(&saved.log),
+            configurations: Configurations::of(saved.snapshot.as_ref(), &saved.log),
+            // Only what is committed is ever in a snapshot.
+            commit_index: saved.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.id.index),
+            snapshot: saved.snapshot,
+            incoming: None,
+            assembled: None,
             log: saved.log,
-            commit_index: Index(0),
             role: Role::follower(None),
             lives,
             rng: Rng::new(seed),
@@ -221,6 +240,10 @@ impl Core {
             Message::ReadIndex(m) => return self.on_read_index(life, m),
             Message::ReadIndexReply(m) => self.on_read_index_reply(m),
             Message::Propose(m) => return self.on_propose(m),
+            Message::InstallSnapshot(m) => return self.on_install_snapshot(from, m, now),
+            Message::InstallSnapshotReply(m) => {
+                return self.on_install_snapshot_reply(from, m, now);
+            }
         }
         Ok(())
     }
@@ -278,9 +301,10 @@ impl Core {
         effects.notes.clear();
         effects.truncated = self.truncated.take();
         effects.write = match self.failure {
-            None => self.durability.issue(self.log.last_index()),
+            None => self.durability.issue(self.log.last_index(), now),
             Some(_) => None,
         };
+        effects.assembled = self.assembled.take_if(|_| effects.write.is_none());
         if self.failure.is_some() {
             self.sends.clear();
             self.held.clear();
@@ -298,12 +322,14 @@ impl Core {
             None => Vec::new(),
         };
         let hard = write.hard.then(|| self.hard.clone());
-        Record { number: write.number, hard, from: write.from, entries }
+        let install = self.snapshot.clone().filter(|_| write.install);
+        Record { number: write.number, hard, from: write.from, entries, install }
     }
 
     /// What a restart would find if everything were durable.
     pub fn into_saved(self) -> Saved {
-        Saved { incarnation: self.me.incarnation, hard: self.hard, log: self.log }
+        let Core { me, hard, snapshot, log, .. } = self;
+        Saved { incarnation: me.incarnation, hard, snapshot, log }
     }
 
     /// How much of the story `flush` tells.
@@ -329,6 +355,16 @@ impl Core {
     /// The log.
     pub fn log(&self) -> &Log {
         &self.log
+    }
+
+    /// The newest snapshot, which stands for the log up to its base at least.
+    pub fn snapshot(&self) -> Option<&Snapshot> {
+        self.snapshot.as_ref()
+    }
+
+    /// The members in force at `index`, and where they are stated.
+    pub fn members_at(&self, index: Index) -> Option<&(Index, Membership)> {
+        self.configurations.at(index)
     }
 
     /// The end of what is committed.

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //!            a reply that matches
-//!   Probe ─────────────────────────► Replicate
-//!     ▲                                  │
-//!     └──────────────────────────────────┘
-//!       a mismatch, a loss, a new run
+//!   Probe ─────────────────────────► Replicate ◄──────────────┐
+//!     ▲ │                                │                    │ it is installed
+//!     └─┼────────────────────────────────┘                    │
+//!       │ a mismatch, a loss, a new run                       │
+//!       └─────────────────────────────────────────────────► Snapshot
+//!         what is needed next is not in the log any more
 //! ```
 //!
 //! *Probe*: one append under way, to find where the logs agree. *Replicate*:
@@ -13,11 +15,16 @@
 //! datagram shows in three ways: the next append does not fit (mismatch), a later
 //! heartbeat finds less than was sent, or nothing comes back for several round
 //! trips. Each leads back to probing from what is known to match, with the window
-//! halved. After two unanswered probes in a row nothing more is sent until the
+//! halved. *Snapshot*: pieces of a snapshot are sent within the same window, until the
+//! peer's log is found to reach its end (`transfer`). After two unanswered probes in a row nothing more is sent until the
 //! peer is heard again, so that a dead peer costs heartbeats and nothing else.
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
+use super::snapshot::{Snapshot, SnapshotId};
+use super::transfer::Sending;
 use super::types::{Index, Time};
 
 /// The window at the start of a leadership, in bytes.
@@ -26,6 +33,8 @@ const WINDOW_START: usize = 256 * 1024;
 /// of 4 MiB may hold without overflowing.
 const WINDOW_LEAST: usize = 64 * 1024;
 const WINDOW_MOST: usize = 1024 * 1024;
+/// It grows by so much for each piece of a snapshot that arrives.
+const WINDOW_STEP: usize = 1024;
 /// At most so many appends are under way to one peer.
 const APPENDS_MOST: usize = 1024;
 /// A reply is awaited at least and at most so long, in microseconds.
@@ -49,6 +58,7 @@ struct Sent {
 enum State {
     Probe { under_way: Option<Sent> },
     Replicate { under_way: VecDeque<Sent>, bytes: usize },
+    Snapshot(Box<Sending>),
 }
 
 /// One peer, as its leader sees it.
@@ -114,6 +124,7 @@ impl Progress {
                     && under_way.len() < APPENDS_MOST
                     && (*bytes < self.window || under_way.is_empty())
             }
+            State::Snapshot(_) => false,
         }
     }
 
@@ -127,6 +138,62 @@ impl Progress {
                 *bytes += size_bytes;
                 self.next_index = last.next();
             }
+            State::Snapshot(_) => panic!("an append left while a snapshot is sent"),
+        }
+    }
+
+    /// The log that the peer needs is gone: it gets this snapshot.
+    pub fn become_snapshot(&mut self, snapshot: &Snapshot) {
+        assert!(
+            snapshot.id.index > self.match_index,
+            "a snapshot at {} for a peer that matches up to {}",
+            snapshot.id.index,
+            self.match_index
+        );
+        self.state = State::Snapshot(Box::new(Sending::new(snapshot)));
+    }
+
+    /// The next piece of the snapshot that is sent, if one may leave: it leaves as the
+    /// leader's message `seq`.
+    pub fn next_piece(
+        &mut self,
+        limit: usize,
+        seq: u64,
+        now: Time,
+    ) -> Option<(SnapshotId, u64, Bytes)> {
+        let State::Snapshot(sending) = &mut self.state else { return None };
+        if self.unanswered >= PROBES_UNANSWERED || !sending.may_send(self.window) {
+            return None;
+        }
+        let (offset, piece) = sending.next_piece(limit);
+        sending.on_sent(seq, offset, piece.len(), now);
+        Some((sending.id(), offset, piece))
+    }
+
+    /// The peer has all of that snapshot below `received`, and the piece `seq`.
+    pub fn on_received(&mut self, seq: u64, id: SnapshotId, received: u64, now: Time) {
+        let State::Snapshot(sending) = &mut self.state else { return };
+        if sending.id() != id {
+            return;
+        }
+        let (left_at, lost) = sending.on_answer(seq, received, now);
+        self.unanswered = 0;
+        if let Some(at) = left_at {
+            self.on_round_trip(now.since(at));
+        }
+        if lost {
+            self.halve_window();
+        } else {
+            self.window = (self.window + WINDOW_STEP).min(WINDOW_MOST);
+        }
+    }
+
+    /// Behind this index the log must be kept for this peer to go on; `None` while
+    /// nothing is known of it.
+    pub fn wants_after(&self) -> Option<Index> {
+        match &self.state {
+            State::Snapshot(sending) => Some(sending.id().index),
+            _ => Some(self.match_index).filter(|matched| *matched > Index(0)),
         }
     }
 
@@ -177,6 +244,11 @@ impl Progress {
                 *bytes -= freed;
                 self.window = (self.window + freed / 4).min(WINDOW_MOST);
             }
+            State::Snapshot(sending) => {
+                if self.match_index >= sending.id().index {
+                    self.become_replicate();
+                }
+            }
         }
         self.unanswered = 0;
         if let Some(sample) = measured {
@@ -193,6 +265,7 @@ impl Progress {
             // The answer to an earlier probe of the same place is as good.
             State::Probe { .. } => refused == self.next_index.previous(),
             State::Replicate { under_way, .. } => under_way.iter().any(|sent| sent.seq == seq),
+            State::Snapshot(_) => false,
         };
         self.measure_given_up(seq, now);
         if !expected || refused <= self.match_index {
@@ -209,7 +282,7 @@ impl Progress {
     /// The peer answered heartbeat `seq`: of the leader's log it has verified
     /// what lies at or below `verified`. What was sent before and lies above is
     /// lost. Says whether something was.
-    pub fn on_heartbeat_answer(&mut self, seq: u64, verified: Index) -> bool {
+    pub fn on_heartbeat_answer(&mut self, seq: u64, verified: Index, now: Time) -> bool {
         match &self.state {
             State::Probe { under_way } => {
                 if under_way.is_none_or(|sent| sent.seq < seq && sent.last > verified) {
@@ -232,16 +305,25 @@ impl Progress {
                 }
                 lost
             }
+            State::Snapshot(sending) => {
+                self.unanswered = 0;
+                // It had all of it, and could not use it.
+                if verified < sending.id().index && sending.is_forgotten(now) {
+                    self.become_probe(self.match_index.next());
+                }
+                false
+            }
         }
     }
 
     /// When to give up waiting for what is under way; `None` if nothing is.
     pub fn deadline(&self) -> Option<Time> {
-        let oldest = match &self.state {
-            State::Probe { under_way } => under_way.as_ref(),
-            State::Replicate { under_way, .. } => under_way.front(),
+        let since = match &self.state {
+            State::Probe { under_way } => under_way.as_ref().map(|sent| sent.at),
+            State::Replicate { under_way, .. } => under_way.front().map(|sent| sent.at),
+            State::Snapshot(sending) => sending.waiting_since(),
         }?;
-        Some(oldest.at.plus(self.patience()))
+        Some(since.plus(self.patience()))
     }
 
     /// Time passed; says whether something under way was given up.
@@ -250,7 +332,7 @@ impl Progress {
             return false;
         }
         self.unanswered += 1;
-        match &self.state {
+        match &mut self.state {
             // The next probe asks the same: only an answer moves it.
             State::Probe { under_way } => {
                 self.given_up = *under_way;
@@ -260,6 +342,10 @@ impl Progress {
                 self.given_up = under_way.front().copied();
                 self.halve_window();
                 self.become_probe(self.match_index.next());
+            }
+            State::Snapshot(sending) => {
+                sending.give_up();
+                self.halve_window();
             }
         }
         true
@@ -325,6 +411,8 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
+    use super::super::membership::Membership;
+    use super::super::types::ClusterId;
     use super::*;
 
     fn replicating() -> Progress {
@@ -470,6 +558,26 @@ mod tests {
         assert_eq!((progress.match_index(), progress.next_index()), (Index(9), Index(10)));
     }
 
+    /// An answer that comes again is no news: it makes no room for more.
+    #[test]
+    fn a_repeated_answer_to_a_piece_widens_nothing() {
+        let id = SnapshotId { index: Index(9), length: 10_000, ..SnapshotId::default() };
+        let members = Membership::new(ClusterId(1), Vec::new());
+        let data = Bytes::from(vec![7; 10_000]);
+        let snapshot = Snapshot { id, members_index: Index(1), members, data };
+        let mut progress = Progress::new(Index(9), Time(0));
+        progress.become_snapshot(&snapshot);
+        let before = progress.window;
+        for (seq, offset) in [(1, 0), (2, 1_000)] {
+            let (_, at, piece) = progress.next_piece(1_000, seq, Time(0)).expect("a piece");
+            assert_eq!((at, piece.len()), (offset, 1_000));
+            for _ in 0..100 {
+                progress.on_received(seq, id, offset + 1_000, Time(500));
+            }
+        }
+        assert_eq!(progress.window, before + 2 * WINDOW_STEP);
+    }
+
     /// A probe that was taken and is being written is not sent again.
     #[test]
     fn what_a_probe_carried_is_sent_once() {
@@ -506,7 +614,7 @@ mod tests {
         assert!(progress.on_tick(Time(2_000_000)));
         assert!(!progress.may_send(true), "nobody answers");
         assert_eq!(progress.deadline(), None);
-        progress.on_heartbeat_answer(9, Index(0));
+        progress.on_heartbeat_answer(9, Index(0), Time(0));
         assert!(progress.may_send(true), "it lives");
     }
 
@@ -514,8 +622,11 @@ mod tests {
     fn a_heartbeat_shows_what_was_lost_before_it() {
         let mut progress = replicating();
         progress.on_sent(2, Index(4), 100, Time(0));
-        assert!(!progress.on_heartbeat_answer(3, Index(4)), "it is there, if not yet durable");
-        assert!(progress.on_heartbeat_answer(4, Index(2)));
+        assert!(
+            !progress.on_heartbeat_answer(3, Index(4), Time(0)),
+            "it is there, if not yet durable"
+        );
+        assert!(progress.on_heartbeat_answer(4, Index(2), Time(0)));
         assert_eq!(progress.next_index(), Index(3));
     }
 
@@ -525,7 +636,7 @@ mod tests {
         progress.on_sent(2, Index(4), 100, Time(0));
         progress.on_matched(2, Index(4), Time(1_000));
         assert!(!progress.may_send(false), "nothing to say");
-        assert!(!progress.on_heartbeat_answer(3, Index(0)), "nothing was lost");
+        assert!(!progress.on_heartbeat_answer(3, Index(0), Time(0)), "nothing was lost");
         assert!(progress.may_send(false), "the logs are compared again");
         assert_eq!((progress.match_index(), progress.next_index()), (Index(4), Index(5)));
     }

@@ -41,6 +41,10 @@ pub const ELECTION_SAFETY: Property =
 /// cluster is joined once.
 pub const NEVER_BACK: Property = Property { name: "Never Back", source: "Raft Figure 2, §5.2" };
 
+/// A snapshot covers what is committed, and has the members as they were there.
+pub const SNAPSHOT_COMMITTED: Property =
+    Property { name: "Snapshots Of What Is Committed", source: "Raft §7" };
+
 /// What a state machine may be given is committed and durable there.
 pub const APPLY_DURABLE: Property = Property {
     name: "Applied When Durable",
@@ -60,7 +64,7 @@ pub const BOUNDED: Property = Property { name: "Bounded Queues", source: "design
 
 /// All of them: each has been seen to fail.
 #[cfg(test)]
-pub const ALL: [&Property; 14] = [
+pub const ALL: [&Property; 15] = [
     &ELECTION_SAFETY,
     &logs::LEADER_APPEND_ONLY,
     &logs::LOG_MATCHING,
@@ -71,6 +75,7 @@ pub const ALL: [&Property; 14] = [
     &said::DURABLE_FIRST,
     &reads::READS_NOT_STALE,
     &NEVER_BACK,
+    &SNAPSHOT_COMMITTED,
     &APPLY_DURABLE,
     &PROGRESS,
     &NO_FAILURE,
@@ -96,6 +101,11 @@ impl fmt::Display for Broken {
 pub fn check_bounds(core: &Core) -> Verdict {
     let held = core.held.len();
     ensure(&BOUNDED, held <= HELD_MOST, || format!("{held} messages wait for a write"))?;
+    if let Some((incoming, _)) = &core.incoming {
+        let (early, id) = (incoming.early_bytes(), incoming.id());
+        ensure(&BOUNDED, early <= EARLY_BYTES, || format!("{early} bytes of {id:?} came early"))?;
+        ensure(&BOUNDED, id.index > core.commit_index(), || format!("{id:?} comes for nothing"))?;
+    }
     if let Role::Leader(leader) = &core.role {
         // It takes one more as long as it is not full.
         let most = UNCOMMITTED_BYTES + ENTRY_BYTES;
@@ -104,6 +114,9 @@ pub fn check_bounds(core: &Core) -> Verdict {
     }
     Ok(())
 }
+
+/// So much of a snapshot may come before what precedes it, by any count.
+const EARLY_BYTES: usize = 8 << 20;
 
 /// No entry is larger than this, whatever a config allows.
 const ENTRY_BYTES: usize = 32 << 20;
@@ -154,6 +167,8 @@ pub struct History {
     committed: BTreeMap<ClusterId, Vec<(Entry, Term)>>,
     votes: BTreeMap<(Incarnation, Term), Incarnation>,
     mirrors: BTreeMap<Life, Mirror>,
+    /// The snapshots that were looked at.
+    snapshots: BTreeMap<Life, Index>,
     #[cfg(test)]
     reads: BTreeMap<(Run, u64), Index>,
     /// How many commits of leaders were compared with a naive count.
@@ -185,6 +200,7 @@ impl History {
         self.check_election_safety(core)?;
         self.check_log(core, thorough)?;
         self.check_commits(core, disks, others)?;
+        self.check_snapshot(core)?;
         self.check_applicable(core, disks)?;
         if thorough || before != Some(core.commit_index()) {
             self.check_commit_rule(core)?;
@@ -221,6 +237,34 @@ impl History {
         })
     }
 
+    /// Raft §7: a snapshot stands for a prefix of what is committed, members included
+    /// (pitfall 38).
+    fn check_snapshot(&mut self, core: &Core) -> Verdict {
+        let Some(snapshot) = core.snapshot() else { return Ok(()) };
+        if self.snapshots.get(&core.me()) == Some(&snapshot.id.index) {
+            return Ok(());
+        }
+        self.snapshots.insert(core.me(), snapshot.id.index);
+        let cluster = core.hard().cluster.unwrap_or_default();
+        let committed = self.committed.get(&cluster).map_or(&[][..], |all| all);
+        let place = snapshot.id.index.0 as usize - 1;
+        let of = committed.get(place).map(|(entry, _)| entry.term);
+        ensure(&SNAPSHOT_COMMITTED, of == Some(snapshot.id.term), || {
+            format!("{:?} stands for an entry of term {of:?}", snapshot.id)
+        })?;
+        let stated = committed.iter().take(place + 1).enumerate().rev().find_map(|(at, (e, _))| {
+            match &e.payload {
+                Payload::Members(members) => Some((Index(at as u64 + 1), &**members)),
+                _ => None,
+            }
+        });
+        ensure(
+            &SNAPSHOT_COMMITTED,
+            stated == Some((snapshot.members_index, &snapshot.members)),
+            || format!("members {:?}, and {stated:?} is committed", snapshot.members),
+        )
+    }
+
     /// At most one leader in a term: Election Safety (Raft Figure 3, §5.2).
     /// And never two clusters with a leader each (design, "Lives").
     fn check_election_safety(&mut self, core: &Core) -> Verdict {
@@ -247,8 +291,11 @@ impl History {
     fn check_applicable(&self, core: &Core, disks: &BTreeMap<Incarnation, Disk>) -> Verdict {
         let index = core.applicable();
         let disk = &disks[&core.me().incarnation];
-        let there =
-            disk.term_at(index).is_some() && disk.term_at(index) == core.log().term_at(index);
+        // Below the base a snapshot stands for it, which need not be durable yet.
+        let there = match core.log().term_at(index) {
+            Some(term) => disk.has(index, term),
+            None => index < core.log().base_index() && index <= disk.last_index(),
+        };
         ensure(&APPLY_DURABLE, there && index <= core.commit_index(), || {
             format!("{index} may be applied, the disk ends at {}", disk.last_index())
         })
@@ -273,8 +320,16 @@ impl History {
     fn remember(&mut self, core: &Core, thorough: bool) {
         let mirror = self.mirrors.entry(core.me()).or_default();
         let same = logs::same_prefix(&mirror.terms, core.log(), thorough);
-        mirror.terms.truncate(same);
-        let new = core.log().from(Index(same as u64 + 1));
+        let base = core.log().base_index().0 as usize;
+        if same < base {
+            // A snapshot took the log's place: it stands for what is committed.
+            let cluster = core.hard().cluster.unwrap_or_default();
+            let committed = self.committed.get(&cluster).map_or(&[][..], |all| all);
+            mirror.terms.clear();
+            mirror.terms.extend(committed.iter().take(base).map(|(entry, _)| entry.term));
+        }
+        mirror.terms.truncate(same.max(base));
+        let new = core.log().from(Index(same.max(base) as u64 + 1));
         mirror.terms.extend(new.map(|(_, entry)| entry.term));
         mirror.role = core.role();
         mirror.commit_index = core.commit_index();

@@ -79,6 +79,7 @@ impl Core {
         leader.heartbeat_at = now.plus(self.setup.heartbeat);
         self.send_heartbeats(now);
         self.check_quorum(now);
+        self.check_disk(now);
         if matches!(self.role, Role::Leader(_)) {
             self.admit(now);
         }
@@ -107,6 +108,7 @@ impl Core {
         let mut last = None;
         while let Some(member) = self.member_after(last) {
             while self.send_append(member, now) {}
+            while self.send_piece(member, now) {}
             self.send_commit(member);
             last = Some(member);
         }
@@ -130,6 +132,10 @@ impl Core {
         let limit = self.append_limit(member);
         let reachable = self.lives.by_incarnation(member).is_some();
         let prev_log_index = next_index.previous();
+        if prev_log_index < self.log.base_index() {
+            self.begin_snapshot(member);
+            return false;
+        }
         let Some(prev_log_term) = self.log.term_at(prev_log_index).filter(|_| reachable) else {
             return false;
         };
@@ -210,12 +216,14 @@ impl Core {
             self.send(from, Message::AppendEntriesReply(reply));
             return Ok(());
         }
-        let agrees = self.log.term_at(m.prev_log_index) == Some(m.prev_log_term);
+        let covered = m.prev_log_index < self.log.base_index();
+        let agrees = covered || self.log.term_at(m.prev_log_index) == Some(m.prev_log_term);
         if !agrees {
             return self.refuse_append(from, &m);
         }
-        let last = Index(m.prev_log_index.0 + m.entries.len() as u64);
-        self.take_entries(from, m.prev_log_index, m.entries)?;
+        let (prev_log_index, entries) = self.above_base(from, m.prev_log_index, m.entries)?;
+        let last = Index(prev_log_index.0 + entries.len() as u64);
+        self.take_entries(from, prev_log_index, entries)?;
         let Role::Follower(follower) = &mut self.role else { return Ok(()) };
         follower.verified = follower.verified.max(last);
         follower.seq = follower.seq.max(m.seq);
@@ -282,7 +290,7 @@ impl Core {
     }
 
     /// Commits what the leader has and this node has verified.
-    fn follow_commit(&mut self, leader_commit: Index) {
+    pub(super) fn follow_commit(&mut self, leader_commit: Index) {
         let Role::Follower(follower) = &self.role else { return };
         let reached = leader_commit.min(follower.verified);
         self.commit_to(reached);
@@ -294,7 +302,7 @@ impl Core {
         }
         assert!(index <= self.log.last_index(), "{index} beyond {}", self.log.last_index());
         self.commit_index = index;
-        self.configurations.committed(index);
+        self.forget_incoming();
         self.step(|| format!("commits up to {index}"));
     }
 
@@ -352,7 +360,7 @@ impl Core {
 
     /// The leader's side of an answer: its progress of that member, if the answer
     /// is of this term and to something that was sent.
-    fn answered(
+    pub(super) fn answered(
         &mut self,
         from: Incarnation,
         term: Term,
@@ -429,7 +437,7 @@ impl Core {
         if m.matched > progress.match_index() {
             progress.on_matched(m.seq, m.matched, now);
         }
-        progress.on_heartbeat_answer(m.seq, m.verified);
+        progress.on_heartbeat_answer(m.seq, m.verified, now);
         self.advance_commit(now);
         self.confirm_reads();
         Ok(())

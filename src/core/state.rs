@@ -10,6 +10,7 @@ use super::progress::Progress;
 use super::proposals::Seen;
 use super::quorum;
 use super::read::ReadRounds;
+use super::snapshot::Snapshot;
 use super::types::{ClusterId, Entry, Incarnation, Index, Payload, Term, Time, WriteNumber};
 
 /// What must be durable before anything is said that rests on it.
@@ -40,6 +41,9 @@ pub struct Record {
     pub from: Option<Index>,
     /// What stands from there on.
     pub entries: Vec<Entry>,
+    /// A snapshot that came from the leader and takes the place of the whole log,
+    /// before the entries. It must be durable before the rest is.
+    pub install: Option<Snapshot>,
 }
 
 /// What a node comes back with.
@@ -49,6 +53,8 @@ pub struct Saved {
     pub incarnation: Incarnation,
     /// Term, vote and cluster.
     pub hard: Hard,
+    /// What came before the log, and perhaps its first entries too.
+    pub snapshot: Option<Snapshot>,
     /// The log.
     pub log: Log,
 }
@@ -56,7 +62,7 @@ pub struct Saved {
 impl Saved {
     /// What the node is when it comes back, before it has heard anybody.
     pub fn role(&self) -> RoleName {
-        let configurations = Configurations::of_log(&self.log);
+        let configurations = Configurations::of(self.snapshot.as_ref(), &self.log);
         let voter = |members: &Membership| members.is_voter(self.incarnation);
         match (self.hard.cluster, configurations.current()) {
             (None, _) => RoleName::Fresh,
@@ -65,9 +71,14 @@ impl Saved {
         }
     }
 
+    /// The members, as the newest entry that states them has it.
+    pub fn members(&self) -> Option<Membership> {
+        Configurations::of(self.snapshot.as_ref(), &self.log).current().cloned()
+    }
+
     /// A log that holds nothing yet.
     pub fn empty(incarnation: Incarnation) -> Saved {
-        Saved { incarnation, hard: Hard::default(), log: Log::new() }
+        Saved { incarnation, hard: Hard::default(), snapshot: None, log: Log::new() }
     }
 }
 
@@ -140,15 +151,26 @@ pub struct Configurations {
 }
 
 impl Configurations {
-    /// All that stand in the log.
-    pub fn of_log(log: &Log) -> Configurations {
+    /// Those of a snapshot, and all that stand in the log behind it.
+    pub fn of(snapshot: Option<&Snapshot>, log: &Log) -> Configurations {
         let mut configurations = Configurations::default();
-        for (index, entry) in log.from(Index(1)) {
+        let mut covered = Index(0);
+        if let Some(snapshot) = snapshot {
+            configurations.push(snapshot.members_index, &snapshot.members);
+            covered = snapshot.id.index;
+        }
+        for (index, entry) in log.from(covered.next()) {
             if let Payload::Members(members) = &entry.payload {
                 configurations.push(index, members);
             }
         }
         configurations
+    }
+
+    /// Those in force at `index`, which is covered by the log or its snapshot, and
+    /// where they are stated.
+    pub fn at(&self, index: Index) -> Option<&(Index, Membership)> {
+        self.stated.iter().rev().find(|(stated, _)| *stated <= index)
     }
 
     /// The newest, in force from when it is appended.
@@ -174,9 +196,10 @@ impl Configurations {
         self.stated.len() != before
     }
 
-    /// Those that lie below a committed one are never needed again.
-    pub fn committed(&mut self, commit_index: Index) {
-        while self.stated.get(1).is_some_and(|(index, _)| *index <= commit_index) {
+    /// A snapshot covers the log up to `index`: those that were not in force any more
+    /// then are never needed again.
+    pub fn covered(&mut self, index: Index) {
+        while self.stated.get(1).is_some_and(|(stated, _)| *stated <= index) {
             self.stated.pop_front();
         }
     }

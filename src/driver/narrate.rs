@@ -12,7 +12,7 @@ use log::Level;
 use crate::committed::Role;
 use crate::config::Config;
 use crate::core::effect::{Detail, Note, Told};
-use crate::core::types::Time;
+use crate::core::types::{Index, Time};
 use crate::engine::{self, Counts, Engine};
 use crate::event::Event;
 use crate::shared::{Shared, Ticket};
@@ -110,6 +110,11 @@ impl<'a> Narrator<'a> {
                 }
             }
             self.on_role(engine::public_role(told.role), told.term.0);
+            match told.note {
+                Note::Compacted(index) => self.on_snapshot(index, false),
+                Note::Installed(index) => self.on_snapshot(index, true),
+                _ => {}
+            }
         }
         let core = engine.core();
         self.on_role(engine::public_role(core.role()), core.term().0);
@@ -121,6 +126,11 @@ impl<'a> Narrator<'a> {
         }
         self.role = Some((role, term));
         self.config.emit(&Event::Role { node: self.shared.name.clone(), term, role });
+    }
+
+    fn on_snapshot(&self, index: Index, received: bool) {
+        let (node, index) = (self.shared.name.clone(), index.0);
+        self.config.emit(&Event::Snapshot { node, index, received });
     }
 
     fn on_leader(

@@ -7,20 +7,37 @@
 
 use crate::committed;
 use crate::core::log::Log;
+use crate::core::membership::Membership;
+use crate::core::snapshot::{SNAPSHOT_LIMIT_BYTES, Snapshot};
 use crate::core::types::{Index, Payload, Term};
+use crate::encoding::snapshot;
 use crate::replica::{Outcome, Replica};
 use crate::request::Answer;
 
 use super::reads::Question;
 use bytes::Bytes;
 
-/// Entries to apply, and then reads to serve.
+/// A snapshot to begin with, entries to apply, then reads to serve, and the state to
+/// be written down.
 #[derive(Debug)]
 pub(crate) struct Job {
+    /// Takes the place of the whole state, and of entries before the first one here.
+    pub(crate) restore: Option<Snapshot>,
     /// In order of index; `None` is an entry of the protocol's own.
     pub(crate) entries: Vec<(Index, Term, Option<Bytes>)>,
     /// To be answered after them, each under its number.
     pub(crate) questions: Vec<(u64, Question)>,
+    /// The state is wanted as a snapshot, as it is at the end.
+    pub(crate) snapshot: Option<Wanted>,
+}
+
+/// A snapshot that is to be taken.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    /// The last entry that it will cover, and its term.
+    pub(crate) at: (Index, Term),
+    /// The members in force there, and where they are stated.
+    pub(crate) members: (Index, Membership),
 }
 
 /// What a job came to.
@@ -31,6 +48,10 @@ pub(crate) struct Done {
     pub(crate) session_age: Option<u64>,
     pub(crate) outcomes: Vec<Outcome>,
     pub(crate) answers: Vec<(u64, Answer)>,
+    /// The snapshot that was wanted, or why there is none.
+    pub(crate) snapshot: Option<Result<Snapshot, String>>,
+    /// Why the state cannot go on.
+    pub(crate) broken: Option<String>,
 }
 
 /// Who applies.
@@ -47,21 +68,29 @@ pub(crate) struct Host {
     newest: Option<committed::Entry>,
     applied: Index,
     session_age: Option<u64>,
+    /// How far the user's machine had applied, on a disk of its own, when it came.
+    machine_has: Index,
 }
 
 impl Host {
     /// Applies in place.
     pub(crate) fn here(replica: Replica) -> Host {
-        Host::at(Place::Here(Box::new(replica)))
+        let machine_has = Index(replica.machine_has());
+        Host::at(Place::Here(Box::new(replica)), machine_has)
     }
 
-    /// Gives out jobs.
-    pub(crate) fn elsewhere() -> Host {
-        Host::at(Place::Elsewhere { busy: false })
+    /// Gives out jobs to the thread that has this replica.
+    pub(crate) fn elsewhere(replica: &Replica) -> Host {
+        Host::at(Place::Elsewhere { busy: false }, Index(replica.machine_has()))
     }
 
-    fn at(place: Place) -> Host {
-        Host { place, newest: None, applied: Index(0), session_age: None }
+    fn at(place: Place, machine_has: Index) -> Host {
+        Host { place, newest: None, applied: Index(0), session_age: None, machine_has }
+    }
+
+    /// How far the user's machine had applied when it came.
+    pub(super) fn machine_has(&self) -> Index {
+        self.machine_has
     }
 
     /// Whether no job can be taken now.
@@ -116,23 +145,41 @@ impl Host {
     }
 }
 
-/// The entries after `handed` up to `last`, as a job has them.
-pub(super) fn entries(log: &Log, handed: Index, last: Index) -> Vec<(Index, Term, Option<Bytes>)> {
-    log.from(handed.next())
+/// The entries after `handed` up to `last`, as a job has them, and their size.
+pub(super) fn entries(
+    log: &Log,
+    handed: Index,
+    last: Index,
+) -> (Vec<(Index, Term, Option<Bytes>)>, usize) {
+    let mut bytes = 0;
+    let entries = log
+        .from(handed.next())
         .take_while(|(index, _)| *index <= last)
         .map(|(index, entry)| {
+            bytes += entry.size_bytes();
             let operation = match &entry.payload {
                 Payload::Client(operation) => Some(operation.clone()),
                 Payload::Empty | Payload::Members(_) => None,
             };
             (index, entry.term, operation)
         })
-        .collect()
+        .collect();
+    (entries, bytes)
 }
 
 /// Does a job.
 pub(crate) fn perform(replica: &mut Replica, job: Job) -> Done {
     let mut outcomes = Vec::new();
+    let mut broken = None;
+    if let Some(snapshot) = &job.restore
+        && let Err(error) = replica.restore(&snapshot::state(snapshot), &mut outcomes)
+    {
+        let at = snapshot.id.index;
+        broken = Some(format!("the state cannot be restored from the snapshot at {at}: {error}"));
+    }
+    if broken.is_some() {
+        return done(replica, Vec::new(), Vec::new(), None, broken);
+    }
     for (index, term, operation) in &job.entries {
         match operation {
             Some(operation) => replica.apply(*index, *term, operation, &mut outcomes),
@@ -150,11 +197,36 @@ pub(crate) fn perform(replica: &mut Replica, job: Job) -> Done {
             (*number, answer)
         })
         .collect();
+    let snapshot = job.snapshot.map(|wanted| take_snapshot(replica, wanted));
+    done(replica, outcomes, answers, snapshot, None)
+}
+
+/// The state as a snapshot.
+fn take_snapshot(replica: &Replica, wanted: Wanted) -> Result<Snapshot, String> {
+    let Wanted { at, members: (stated, members) } = wanted;
+    assert_eq!(replica.applied(), at.0, "a snapshot of another state than was wanted");
+    let state = replica.snapshot().map_err(|error| error.to_string())?;
+    let snapshot = snapshot::make(at, (stated, &members), &state);
+    match snapshot.id.length <= SNAPSHOT_LIMIT_BYTES {
+        true => Ok(snapshot),
+        false => Err(format!("it has {} bytes, above the limit", snapshot.id.length)),
+    }
+}
+
+fn done(
+    replica: &Replica,
+    outcomes: Vec<Outcome>,
+    answers: Vec<(u64, Answer)>,
+    snapshot: Option<Result<Snapshot, String>>,
+    broken: Option<String>,
+) -> Done {
     Done {
         applied: replica.applied(),
         newest: replica.newest().cloned(),
         session_age: replica.own_session_age(),
         outcomes,
         answers,
+        snapshot,
+        broken,
     }
 }

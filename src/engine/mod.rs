@@ -12,11 +12,13 @@
 //! number where a whole cluster runs in one thread.
 //!
 //! The state of a volatile node is its memory: a write is done when it is asked
-//! for. Where the log goes to a disk, writes come out, and `written` goes in.
+//! for. Where the log goes to a disk, writes come out, and `written` goes in. Either
+//! way the log is cut behind snapshots (`compaction`).
 
 #[cfg(any(test, feature = "sim"))]
 mod bounds;
 mod clients;
+mod compaction;
 mod counts;
 mod host;
 mod links;
@@ -28,17 +30,22 @@ use std::net::SocketAddr;
 
 use crate::committed;
 use crate::core::effect::{Detail, Effects, Note, RoleName, Told, Waiting};
+use crate::core::snapshot::{Snapshot, SnapshotId};
 use crate::core::types::{Incarnation, Index, Run, Term, Time, WriteNumber};
 use crate::core::{self, Core, Record, Saved};
+use crate::encoding::snapshot;
 use crate::error::RequestError;
 use crate::request::{Answer, Kind};
 
+use bytes::Bytes;
+
 use self::clients::Clients;
+use self::compaction::Compaction;
 use self::links::Links;
 use self::reads::Read;
 
 pub(crate) use self::counts::Counts;
-pub(crate) use self::host::{Done, Host, Job, perform};
+pub(crate) use self::host::{Done, Host, Job, Wanted, perform};
 pub(crate) use self::reads::Question;
 
 /// What one flush gave. Reused from flush to flush.
@@ -53,6 +60,11 @@ pub(crate) struct Output<T> {
     /// Writes for the disk, if there is one, in order. `Engine::written` is told of
     /// each when it is done.
     pub(crate) writes: Vec<Record>,
+    /// A snapshot for the disk. `Engine::saved` is told when it is durable.
+    pub(crate) save: Option<Snapshot>,
+    /// What the disk need not keep any more: the log up to here, for which a durable
+    /// snapshot stands.
+    pub(crate) trim: Option<Index>,
     /// The story.
     pub(crate) notes: Vec<Told>,
 }
@@ -64,6 +76,8 @@ impl<T> Default for Output<T> {
             answers: Vec::new(),
             job: None,
             writes: Vec::new(),
+            save: None,
+            trim: None,
             notes: Vec::new(),
         }
     }
@@ -73,6 +87,8 @@ impl<T> Default for Output<T> {
 pub(crate) struct Setup {
     pub(crate) core: core::Setup,
     pub(crate) request_timeout: u64,
+    /// A snapshot is taken after so many entries.
+    pub(crate) snapshot_every: u64,
     pub(crate) keeps: Keeps,
 }
 
@@ -82,7 +98,6 @@ pub(crate) enum Keeps {
     /// In its memory: a write is done when it is asked for.
     InMemory,
     /// On a disk, which says when.
-    #[cfg_attr(not(any(test, feature = "sim")), allow(dead_code))] // for logs on disk
     OnDisk,
 }
 
@@ -97,6 +112,11 @@ pub(crate) struct Engine<T> {
     counts: Counts,
     /// The end of what was given to the host.
     handed: Index,
+    compaction: Compaction,
+    /// What the disk was told that it need not keep.
+    trimmed: Index,
+    /// Why the replicated state cannot go on, if it cannot.
+    broken: Option<String>,
     known_leader: (Term, Option<Incarnation>),
 }
 
@@ -124,6 +144,9 @@ impl<T> Engine<T> {
         let core = Core::new(core_setup, saved, run, seed, now);
         Engine {
             clients: Clients::new(core.me(), setup.request_timeout, patience),
+            compaction: Compaction::new(setup.snapshot_every, core.snapshot()),
+            trimmed: core.log().base_index(),
+            broken: None,
             core,
             effects: Effects::default(),
             links,
@@ -155,7 +178,6 @@ impl<T> Engine<T> {
     }
 
     /// A write is on the disk, and all before it.
-    #[cfg_attr(not(any(test, feature = "sim")), allow(dead_code))] // for logs on disk
     pub(crate) fn written(&mut self, number: WriteNumber, now: Time) {
         self.core.written(number, now);
     }
@@ -168,6 +190,12 @@ impl<T> Engine<T> {
 
     fn settle(&mut self, done: Done) {
         self.host.reached(done.applied, done.newest, done.session_age);
+        if let Some(made) = done.snapshot {
+            self.compaction.made(made);
+        }
+        if let Some(broken) = done.broken {
+            self.broken.get_or_insert(broken);
+        }
         for outcome in done.outcomes {
             self.clients.on_outcome(outcome);
         }
@@ -188,11 +216,19 @@ impl<T> Engine<T> {
     pub(crate) fn deadline(&self) -> Time {
         let due = self.core.deadline().min(self.clients.deadline()).min(self.links.deadline());
         // The rest of a long catching up, after the datagrams have been out.
-        if self.handed < self.core.applicable() && !self.host.is_busy() { Time(0) } else { due }
+        let behind = self.handed < self.core.applicable() && !self.host.is_busy();
+        if behind && self.broken.is_none() && !self.waits_for_snapshot() { Time(0) } else { due }
+    }
+
+    /// The entries that come next are gone, and the snapshot that stands for them is
+    /// not durable yet.
+    fn waits_for_snapshot(&self) -> bool {
+        self.to_restore().is_some_and(|snapshot| snapshot.id.index > self.core.applicable())
     }
 
     /// Does all that can be done now, and says what is to be carried out.
     pub(crate) fn flush(&mut self, output: &mut Output<T>, now: Time) {
+        self.drive_compaction(output, now);
         for _ in 0..ROUNDS_A_FLUSH {
             self.clients.drive(&mut self.core, self.host.session_age(), now);
             self.core.flush(now, &mut self.effects);
@@ -205,8 +241,7 @@ impl<T> Engine<T> {
             }
         }
         self.links.finish(&self.core, output, now);
-        if let Some(failure) = self.core.failure() {
-            let reason = failure.to_string();
+        if let Some(reason) = self.failure() {
             self.clients.end_all(&RequestError::Failed { reason });
         }
         self.clients.drain_answers(&mut output.answers);
@@ -235,6 +270,10 @@ impl<T> Engine<T> {
         for ready in self.effects.reads.drain(..) {
             self.clients.reads.on_ready(&ready);
         }
+        // After the write, which is of the log as it was.
+        if let Some((id, data)) = self.effects.assembled.take() {
+            self.install(id, data);
+        }
         let leader = (self.core.term(), self.core.leader());
         if leader != self.known_leader {
             self.known_leader = leader;
@@ -242,21 +281,63 @@ impl<T> Engine<T> {
         }
     }
 
+    /// The snapshot that is to be taken when all up to `last` is applied.
+    fn wanted_snapshot(&mut self, last: Index) -> Option<Wanted> {
+        let members = self.core.members_at(last)?.clone();
+        let term = self.core.log().term_at(last)?;
+        self.compaction.ask(last);
+        Some(Wanted { at: (last, term), members })
+    }
+
+    /// A snapshot has come whole. Bytes that are none are as good as lost.
+    fn install(&mut self, id: SnapshotId, data: Bytes) {
+        match snapshot::open(id, data) {
+            Ok(snapshot) => {
+                if let Err(refused) = self.core.install(snapshot) {
+                    self.counts.drop_message(refused);
+                }
+            }
+            Err(refusal) => self.counts.refuse(refusal),
+        }
+    }
+
+    /// The snapshot that takes the place of entries which the host was never given
+    /// and the log does not hold; or, at the start, of all that it covers.
+    fn to_restore(&self) -> Option<&Snapshot> {
+        let gone = self.handed < self.core.log().base_index() || self.handed == Index(0);
+        self.core.snapshot().filter(|snapshot| gone && snapshot.id.index > self.handed)
+    }
+
     /// Hands committed and durable entries on, and reads that need no more than
     /// them. Says whether anything was done here.
     fn apply(&mut self, output: &mut Output<T>) -> bool {
-        if self.host.is_busy() {
+        if self.host.is_busy() || self.broken.is_some() {
             return false;
         }
         let applicable = self.core.applicable();
-        let last = Index(applicable.0.min(self.handed.0 + ENTRIES_A_JOB as u64));
-        let questions = self.clients.reads.serve(last.max(self.handed));
-        if last <= self.handed && questions.is_empty() {
+        let restore = self.to_restore().cloned();
+        if let Some(snapshot) = &restore {
+            if snapshot.id.index > applicable {
+                return false; // it is not durable yet
+            }
+            self.handed = snapshot.id.index;
+            self.compaction.restored(snapshot);
+        }
+        let last = Index(applicable.0.min(self.handed.0 + ENTRIES_A_JOB as u64)).max(self.handed);
+        // A machine that is ahead of the log shows what the log does not say yet.
+        let questions = match last >= self.host.machine_has() {
+            true => self.clients.reads.serve(last),
+            false => Vec::new(),
+        };
+        if last <= self.handed && questions.is_empty() && restore.is_none() {
             return false;
         }
-        let entries = host::entries(self.core.log(), self.handed, last);
-        self.handed = self.handed.max(last);
-        let job = Job { entries, questions };
+        let (entries, bytes) = host::entries(self.core.log(), self.handed, last);
+        self.handed = last;
+        self.compaction.handed(bytes);
+        let due = self.compaction.is_due(last);
+        let snapshot = if due { self.wanted_snapshot(last) } else { None };
+        let job = Job { restore, entries, questions, snapshot };
         match self.host.run(job) {
             Ok(done) => {
                 self.settle(done);
@@ -293,7 +374,7 @@ impl<T> Engine<T> {
 
     /// Why this node takes no part any more.
     pub(crate) fn failure(&self) -> Option<String> {
-        self.core.failure().map(ToString::to_string)
+        self.core.failure().map(ToString::to_string).or_else(|| self.broken.clone())
     }
 
     /// The name of the node behind an incarnation.

@@ -396,13 +396,13 @@ fn an_expired_session_ends_what_was_sent_and_keeps_what_was_not() {
 #[test]
 fn a_full_append_fits_in_one_datagram() {
     use crate::core::types::{Entry, Payload};
-    use crate::wire::codec;
+    use crate::encoding::entry::entry_len;
 
     for length in [0, 1, 100, 127, 128, 1_200, 16_383, 16_384, 50_000, 1 << 21] {
         let payload = Payload::Client(vec![7; length].into());
         for term in [0, 1, u64::MAX] {
             let entry = Entry { term: Term(term), payload: payload.clone() };
-            assert!(entry.size_bytes() >= codec::entry_len(&entry), "{length} bytes, term {term}");
+            assert!(entry.size_bytes() >= entry_len(&entry), "{length} bytes, term {term}");
         }
     }
 }

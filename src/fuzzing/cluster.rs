@@ -91,9 +91,11 @@ impl Cluster {
                 heartbeat: 30 * MILLISECOND,
                 election_timeout: (150 * MILLISECOND, 300 * MILLISECOND),
                 founding_by_majority: false,
+                tail_entries: 10_000,
                 append_bytes: Vec::new(),
             },
             request_timeout: 10 * SECOND,
+            snapshot_every: 10_000,
             keeps: Keeps::InMemory,
         };
         Engine::new(setup, saved, life.run, self.rng.next(), host, self.now)

@@ -1,7 +1,9 @@
 //! The config: any text as the cluster's file.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{self, Path};
+
+use serde_json::{Value, json};
 
 use crate::config::{Config, MAX_VALUE_BYTES, NodeSettings, Settings};
 use crate::core::Saved;
@@ -17,9 +19,10 @@ const ERROR_BYTES: usize = 12_000;
 /// Any bytes as the cluster's file: they are refused with an error that names a
 /// key, and the file, in a text of bounded length; or they are a config that keeps
 /// every rule of the file, that is the same when what it holds is written and
-/// loaded again, and of which nodes can be made that begin to speak.
+/// loaded again, and of which nodes can be made that begin to speak: in memory, so that
+/// nothing is ever written, whatever directory the file asks for.
 pub fn config(input: &[u8]) {
-    let path = Path::new("the-file.json");
+    let path = Path::new("etc/the-file.json");
     let config = match Config::of_file(input, path) {
         Ok(config) => config,
         Err(error) => return refused(&error),
@@ -27,20 +30,66 @@ pub fn config(input: &[u8]) {
     sound(config.settings());
     let shown = format!("{config:?}");
     assert!(shown.contains("heartbeat_ms"), "{shown}");
-    let keys = serde_json::Value::Object(config.keys().clone());
+    let keys = Value::Object(config.keys().clone());
     let written = serde_json::to_vec(&keys).expect("keys are JSON");
     let same = |other: Result<Config, Error>, how: &str| {
         let other = other.unwrap_or_else(|error| panic!("{how} it is refused: {error}"));
         assert_eq!(other.settings(), config.settings(), "{how} it is another");
     };
     same(Config::of_file(&written, path), "written and loaded again,");
-    same(Config::try_from(&keys), "as a value,");
-    same(config.clone().with(serde_json::json!({})), "with nothing new,");
+    same(config.clone().with(json!({})), "with nothing new,");
+    let volatile = in_memory(&config);
+    with_directories(&volatile);
     for name in config.names() {
         config.check_name(name).expect("it is the name of a node");
     }
     let places = [0, config.settings().nodes.len() - 1];
-    places.into_iter().for_each(|own| begins(&config, &config.settings().nodes[own].name));
+    places.into_iter().for_each(|own| begins(&volatile, &config.settings().nodes[own].name));
+}
+
+/// The same as a value, without its `data_dir`, which changes nothing else; with it, the
+/// directory is where it was from the file, or else from the working directory.
+fn in_memory(config: &Config) -> Config {
+    let mut keys = config.keys().clone();
+    let whole = Config::try_from(Value::Object(keys.clone())).expect("as a value");
+    let data_dir = keys.remove("data_dir");
+    let config = config.settings();
+    assert_eq!(data_dir.is_some(), config.data_dir.is_some());
+    if let Some(data_dir) = &data_dir {
+        let text = data_dir.as_str().expect("a path is a text");
+        let at = |from: &str| path::absolute(Path::new(from).join(text)).ok();
+        assert_eq!(config.data_dir, at("etc"), "{text:?} stands in the file");
+        assert_eq!(whole.settings().data_dir, at(""), "{text:?} stands in no file");
+    }
+    let volatile = Config::try_from(Value::Object(keys)).expect("without data_dir");
+    let expected = Settings { data_dir: None, ..config.clone() };
+    assert_eq!(*volatile.settings(), expected);
+    assert_eq!(Settings { data_dir: None, ..whole.settings().clone() }, expected);
+    volatile
+}
+
+/// The nodes get directories exactly if each can have one of its name.
+fn with_directories(volatile: &Config) {
+    let names: Vec<&str> = volatile.names().collect();
+    match volatile.clone().with(json!({"data_dir": "data", "snapshot_every": 1})) {
+        Ok(kept) => {
+            sound(kept.settings());
+            assert_eq!(kept.settings().snapshot_every, 1);
+        }
+        Err(Error::Config { key, .. }) => {
+            assert!(key.starts_with("nodes.") && !directories(&names), "{key}: {names:?}");
+        }
+        Err(other) => panic!("it is no mistake in the keys: {other:?}"),
+    }
+}
+
+/// Whether each name is that of one directory which a file system that knows no
+/// upper and lower case keeps apart from the others'.
+fn directories(names: &[&str]) -> bool {
+    let plain = |name: &&str| !name.contains(['/', '\\', '\0']) && !name.starts_with('.');
+    let folded: BTreeSet<String> =
+        names.iter().map(|name| name.to_uppercase().to_lowercase()).collect();
+    names.iter().all(plain) && folded.len() == names.len()
 }
 
 fn refused(error: &Error) {
@@ -57,9 +106,11 @@ fn refused(error: &Error) {
 fn sound(settings: &Settings) {
     let Settings {
         nodes,
+        data_dir,
         heartbeat_us,
         election_timeout_us: (shortest, longest),
         request_timeout_us,
+        snapshot_every,
         max_value_bytes,
         founding_by_majority: _,
     } = settings;
@@ -80,7 +131,15 @@ fn sound(settings: &Settings) {
     assert!(*shortest >= 2 * heartbeat_us && *longest >= shortest + heartbeat_us, "{settings:?}");
     assert!(*longest <= 600_000 * ms, "{settings:?}");
     assert!((ms..=3_600_000 * ms).contains(request_timeout_us), "{settings:?}");
+    assert!((1..=1_000_000_000).contains(snapshot_every), "{settings:?}");
     assert!((1..=MAX_VALUE_BYTES).contains(max_value_bytes), "{settings:?}");
+    if let Some(data_dir) = data_dir {
+        let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+        assert!(data_dir.is_absolute() && directories(&names), "{settings:?}");
+        for name in names {
+            assert_eq!(data_dir.join(name).parent(), Some(data_dir.as_path()), "{name:?}");
+        }
+    }
 }
 
 /// A node that is made of the settings speaks to the other nodes at their addresses

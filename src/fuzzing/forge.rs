@@ -5,9 +5,10 @@ use bytes::Bytes;
 use crate::core::membership::{Member, Membership};
 use crate::core::message::{
     AppendEntries, AppendEntriesReply, AppendOutcome, Commit, Found, Heartbeat, HeartbeatReply,
-    Hello, Message, PreVote, PreVoteReply, Propose, ReadIndex, ReadIndexReply, RequestVote,
-    RequestVoteReply,
+    Hello, InstallSnapshot, InstallSnapshotReply, Message, PreVote, PreVoteReply, Propose,
+    ReadIndex, ReadIndexReply, RequestVote, RequestVoteReply,
 };
+use crate::core::snapshot::SnapshotId;
 use crate::core::types::{ClusterId, Entry, Incarnation, Index, Payload, Term};
 use crate::operation;
 use crate::wire::codec;
@@ -24,11 +25,11 @@ pub(super) struct Known {
 
 /// A message of any kind, with any fields.
 pub(super) fn message(feed: &mut Feed<'_>, known: &Known) -> Message {
-    let kind = feed.below(14);
+    let kind = feed.below(16);
     let mut number = || feed.number(&known.numbers);
     match kind {
         0 => hello(feed),
-        1 => Message::Found(Found { members: membership(feed, known) }),
+        1 => Message::Found(Found { first: feed.below(2) == 0, members: membership(feed, known) }),
         2 => Message::PreVote(PreVote {
             round: number(),
             term: Term(number()),
@@ -66,11 +67,32 @@ pub(super) fn message(feed: &mut Feed<'_>, known: &Known) -> Message {
         10 => Message::Commit(Commit { term: Term(number()), leader_commit: Index(number()) }),
         11 => Message::ReadIndex(ReadIndex { id: number() }),
         12 => Message::ReadIndexReply(ReadIndexReply { id: number(), index: Index(number()) }),
+        13 => {
+            let (term, seq, id) = (Term(number()), number(), snapshot_id(feed, known));
+            let offset = if feed.flag() { 0 } else { feed.number(&known.numbers) };
+            let length = feed.below(64);
+            let data = Bytes::copy_from_slice(feed.take(length));
+            Message::InstallSnapshot(InstallSnapshot { term, seq, id, offset, data })
+        }
+        14 => {
+            let (term, seq, id) = (Term(number()), number(), snapshot_id(feed, known));
+            let received = feed.number(&known.numbers);
+            Message::InstallSnapshotReply(InstallSnapshotReply { term, seq, id, received })
+        }
         _ => {
             let retry = feed.flag();
             let operations = (0..feed.below(4)).map(|_| operation(feed, known)).collect();
             Message::Propose(Propose { retry, operations })
         }
+    }
+}
+
+fn snapshot_id(feed: &mut Feed<'_>, known: &Known) -> SnapshotId {
+    SnapshotId {
+        index: Index(feed.number(&known.numbers)),
+        term: Term(feed.number(&known.numbers)),
+        length: feed.number(&known.numbers),
+        checksum: feed.byte().into(),
     }
 }
 

@@ -171,7 +171,7 @@ fn file(rng: &mut Rng) -> String {
     let odd = rng.next().is_multiple_of(2);
     let limits =
         ["0", "1", "2", "10", "30", "64", "150", "300", "60000", "60001", "16777217", "-1"];
-    for key in ["heartbeat_ms", "request_timeout_ms", "max_value_bytes"] {
+    for key in ["heartbeat_ms", "request_timeout_ms", "snapshot_every", "max_value_bytes"] {
         if rng.next().is_multiple_of(4) {
             fields.push(format!("{key:?}:{}", one_of(rng, &limits)));
         }
@@ -183,6 +183,10 @@ fn file(rng: &mut Rng) -> String {
     if rng.next().is_multiple_of(4) {
         let words = ["\"all\"", "\"majority\"", "null", "\"none\""];
         fields.push(format!("\"founding\":{}", one_of(rng, &words)));
+    }
+    if rng.next().is_multiple_of(3) {
+        let paths = ["\"data\"", "\"/d/./e\"", "\"../ä\"", "\"\"", "\"a\\u0000\"", "[]"];
+        fields.push(format!("\"data_dir\":{}", paths[below(rng, if odd { 6 } else { 3 })]));
     }
     if odd && rng.next().is_multiple_of(4) {
         let long = "\"äöü\"".repeat(20).replace("\"\"", "");
@@ -204,7 +208,10 @@ fn file(rng: &mut Rng) -> String {
 fn node(rng: &mut Rng, number: usize, odd: bool) -> String {
     let odd = odd && rng.next().is_multiple_of(8);
     let long = "ä".repeat(31 + below(rng, 4));
-    let names = ["nodes", "port", "", "\\u0000", "a\\nb", "n0", "\\u00e4", &long];
+    let names = [
+        "nodes", "port", "", "\\u0000", "a\\nb", "n0", "N0", "\\u00e4", "a/b", "a\\\\b", "..",
+        &long,
+    ];
     let name = if odd { one_of(rng, &names).to_string() } else { format!("n{number}") };
     let ips = [
         "\"::1\"",

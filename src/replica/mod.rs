@@ -35,9 +35,19 @@
 //! state on a disk of its own skips the entries that it has (`applied`); their
 //! replies say on this node that the value was not kept, as do those whose value
 //! fell to the bound on kept bytes.
+//!
+//! # What stands in for entries
+//!
+//! A snapshot (`snapshot`) holds the `State` whole, and the machine's own beside it.
+//! It may come from another node, whose entries were never applied here: this run's
+//! requests among them are answered from the sessions that it holds. What was
+//! settled in a session that has ended by then stays unknown, and who watches is
+//! told of no entry in between. Values that another node did not keep are not kept
+//! here either.
 
 mod ids;
 mod sessions;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -174,6 +184,7 @@ pub(crate) struct Replica {
     /// The machine has applied up to here before it came to us.
     machine_has: u64,
     watchers: Vec<Watcher>,
+    limits: Limits,
 }
 
 /// So many of its own sessions does a replica remember.
@@ -258,6 +269,7 @@ impl Replica {
             machine_has: machine.as_ref().map_or(0, |machine| machine.applied()),
             machine,
             watchers,
+            limits: limits.clone(),
         }
     }
 
@@ -333,6 +345,12 @@ impl Replica {
         self.state.applied
     }
 
+    /// The last entry that the machine had in its state when it came, which it need
+    /// not be given again; 0 without a machine.
+    pub fn machine_has(&self) -> u64 {
+        self.machine_has
+    }
+
     #[cfg(test)]
     /// How many client entries were applied, whatever they said.
     pub fn client_entries(&self) -> u64 {
@@ -384,12 +402,17 @@ impl Replica {
             self.expired(session, outcomes);
         }
         if life == self.own {
-            if !self.own_sessions.contains(&session) {
-                self.own_sessions.truncate(OWN_LIMIT - 1);
-                self.own_sessions.push_front(session);
-            }
-            outcomes.push(Outcome::Opened { session });
+            self.opened(session, outcomes);
         }
+    }
+
+    /// This run has this session.
+    fn opened(&mut self, session: Index, outcomes: &mut Vec<Outcome>) {
+        if !self.own_sessions.contains(&session) {
+            self.own_sessions.truncate(OWN_LIMIT - 1);
+            self.own_sessions.push_front(session);
+        }
+        outcomes.push(Outcome::Opened { session });
     }
 
     fn expired(&self, session: Index, outcomes: &mut Vec<Outcome>) {

@@ -15,12 +15,14 @@
 //! the places of all rings together, of which each session may always use an equal
 //! share.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
-use crate::core::types::{Index, Life};
+use crate::core::types::{Incarnation, Index, Life, Run};
+use crate::encoding::cursor::{Cursor, put_varint};
 
+use super::snapshot::{Unsound, ensure, put_answer};
 use super::values::Values;
-use super::{Answer, Limits};
+use super::{Answer, Limits, State};
 
 /// The live sessions.
 pub(super) struct Sessions {
@@ -134,12 +136,17 @@ impl Sessions {
             return if reply.is_some() { Admission::Past } else { Admission::Fresh };
         }
         let more = above + 1 - session.replies.len();
-        let has_share = above < self.places_limit / self.limit;
+        let has_share = above < self.share();
         if has_share || self.places + more <= self.places_limit {
             Admission::Fresh
         } else {
             Admission::TooFar
         }
+    }
+
+    /// So many places may each session always use.
+    fn share(&self) -> usize {
+        self.places_limit / self.limit
     }
 
     /// Notes what a fresh number came to. The caller has taken hold of the value.
@@ -183,6 +190,57 @@ impl Sessions {
     /// Which client entry named this session last; `None` if it is not live.
     pub fn touched(&self, id: Index) -> Option<u64> {
         self.find(id).map(|at| self.live[at].touched)
+    }
+
+    /// The live session of `life`.
+    pub fn of(&self, life: Life) -> Option<Index> {
+        self.live.iter().find(|session| session.life == life).map(|session| session.id)
+    }
+
+    /// What the numbers of this session came to, as far as they are not settled.
+    pub fn replies(&self, id: Index) -> impl Iterator<Item = (u64, Answer)> {
+        let session = self.find(id).map(|at| &self.live[at]);
+        session.into_iter().flat_map(|session| {
+            let numbered = (session.floor..=u64::MAX).zip(&session.replies);
+            numbered.filter_map(|(seq, reply)| Some((seq, (*reply)?)))
+        })
+    }
+
+    /// Appends the sessions as snapshots have them.
+    pub fn put(&self, out: &mut Vec<u8>) {
+        put_varint(out, self.live.len() as u64);
+        for session in &self.live {
+            session.put(out);
+        }
+    }
+
+    /// About how many bytes `put` writes.
+    pub fn size_bytes(&self) -> usize {
+        self.live.len() * 48 + self.places * 8
+    }
+
+    /// Reads the sessions of a state whose values are there.
+    pub fn take(
+        from: &mut Cursor<'_>,
+        state: &mut State,
+        limits: &Limits,
+    ) -> Result<Sessions, Unsound> {
+        // The first client entry looks through them all: `check_at` is 0.
+        let mut sessions = Sessions::new(limits);
+        let mut lives = BTreeSet::new();
+        for _ in 0..from.count(sessions.limit)? {
+            let session = Session::take(from, state, limits)?;
+            let before = sessions.live.last().map_or(Index(0), |last| last.id);
+            ensure(before < session.id && lives.insert(session.life), || {
+                format!("session {} of {:?} behind {before}", session.id, session.life)
+            })?;
+            sessions.places += session.replies.len();
+            sessions.live.push(session);
+        }
+        // Beyond the limit there is no more than the shares of all.
+        let most = sessions.places_limit + sessions.limit * sessions.share();
+        ensure(sessions.places <= most, || format!("{} places for replies", sessions.places))?;
+        Ok(sessions)
     }
 
     fn find(&self, id: Index) -> Option<usize> {
@@ -235,5 +293,43 @@ impl Session {
             values.release(answer.value);
         }
         freed
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        put_varint(out, self.id.0);
+        out.extend_from_slice(&self.life.incarnation.0.to_le_bytes());
+        out.extend_from_slice(&self.life.run.0.to_le_bytes());
+        put_varint(out, self.touched);
+        put_varint(out, self.floor);
+        put_varint(out, self.replies.len() as u64);
+        for reply in &self.replies {
+            match reply {
+                Some(answer) => put_answer(*answer, out),
+                None => out.push(0),
+            }
+        }
+    }
+
+    fn take(from: &mut Cursor<'_>, state: &mut State, limits: &Limits) -> Result<Session, Unsound> {
+        let id = Index(from.varint()?);
+        let life = Life { incarnation: Incarnation(from.u64()?), run: Run(from.u64()?) };
+        let (touched, floor) = (from.varint()?, from.varint()?);
+        let places = from.count(usize::try_from(limits.window).unwrap_or(usize::MAX))?;
+        let now = state.client_entries;
+        let sound = id <= state.applied
+            && (life.incarnation.0 != 0 && life.run.0 != 0)
+            && (1..=now).contains(&touched)
+            && now - touched <= limits.session_span
+            && floor.checked_add(places.saturating_sub(1) as u64).is_some();
+        ensure(sound, || {
+            format!("session {id} of {life:?}, touched by {touched} of {now}, {places} on {floor}")
+        })?;
+        let mut replies = VecDeque::new();
+        for _ in 0..places {
+            replies.push_back(state.take_answer(from)?);
+        }
+        // A ring ends where its highest number is.
+        ensure(replies.back().is_none_or(Option::is_some), || format!("session {id} ends free"))?;
+        Ok(Session { id, life, touched, floor, replies })
     }
 }

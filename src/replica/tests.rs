@@ -1,5 +1,8 @@
 //! Each rule of the replica, as a story that a person can read.
 
+mod snapshot;
+mod unsound;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -25,24 +28,30 @@ pub(super) enum Step {
     Protocol,
 }
 
+impl Step {
+    /// Its bytes in the log; `None` if it is the protocol's own.
+    fn payload(&self) -> Option<Bytes> {
+        Some(match self {
+            Step::Open(life) => operation::open(life.incarnation, life.run),
+            Step::Command { session, seq, floor, id, json } => {
+                let mut buffer = vec![0; HEADROOM];
+                buffer.extend_from_slice(json.to_string().as_bytes());
+                operation::command(buffer, id.as_deref(), Index(*session), *seq, *floor)
+            }
+            Step::Renew { session, floor } => operation::renew(Index(*session), *floor),
+            Step::Junk => Bytes::from_static(b"\x09junk"),
+            Step::Protocol => return None,
+        })
+    }
+}
+
 /// Applies the step as the next entry.
 pub(super) fn step(replica: &mut Replica, term: u64, step: &Step) -> Vec<Outcome> {
-    let payload = match step {
-        Step::Open(life) => operation::open(life.incarnation, life.run),
-        Step::Command { session, seq, floor, id, json } => {
-            let mut buffer = vec![0; HEADROOM];
-            buffer.extend_from_slice(json.to_string().as_bytes());
-            operation::command(buffer, id.as_deref(), Index(*session), *seq, *floor)
-        }
-        Step::Renew { session, floor } => operation::renew(Index(*session), *floor),
-        Step::Junk => Bytes::from_static(b"\x09junk"),
-        Step::Protocol => {
-            replica.skip(replica.applied().next(), Term(term));
-            return Vec::new();
-        }
-    };
-    let mut outcomes = Vec::new();
-    replica.apply(replica.applied().next(), Term(term), &payload, &mut outcomes);
+    let (index, mut outcomes) = (replica.applied().next(), Vec::new());
+    match step.payload() {
+        Some(payload) => replica.apply(index, Term(term), &payload, &mut outcomes),
+        None => replica.skip(index, Term(term)),
+    }
     outcomes
 }
 

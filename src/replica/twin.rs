@@ -29,7 +29,7 @@ struct TwinSession {
     reach: u64,
 }
 
-struct Twin {
+pub(super) struct Twin {
     limits: Limits,
     own: Life,
     now: u64,
@@ -43,7 +43,7 @@ struct Twin {
 }
 
 impl Twin {
-    fn new(own: Life, limits: &Limits) -> Twin {
+    pub(super) fn new(own: Life, limits: &Limits) -> Twin {
         Twin {
             limits: limits.clone(),
             own,
@@ -122,7 +122,7 @@ impl Twin {
         }
     }
 
-    fn apply(&mut self, index: u64, term: u64, step: &Step) -> Vec<Outcome> {
+    pub(super) fn apply(&mut self, index: u64, term: u64, step: &Step) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         if matches!(step, Step::Protocol) {
             return outcomes;
@@ -147,6 +147,23 @@ impl Twin {
         }
         let (now, span) = (self.now, self.limits.ids_span);
         self.ids.retain(|(at, _, _)| now - at < span);
+        outcomes
+    }
+
+    /// What `own` is told that restores this, where it knew of these sessions, the
+    /// last opened in front.
+    pub(super) fn restored(&self, own: Life, known: &[Index]) -> Vec<Outcome> {
+        let ended = known.iter().rev().filter(|session| !self.sessions.contains_key(&session.0));
+        let mut outcomes: Vec<_> =
+            ended.map(|session| Outcome::Expired { session: *session }).collect();
+        for (id, live) in self.sessions.iter().filter(|(_, live)| live.life == own) {
+            let session = Index(*id);
+            outcomes.push(Outcome::Opened { session });
+            outcomes.extend(live.replies.iter().map(|(seq, reply)| {
+                let reply = self.reply(reply);
+                Outcome::Replied { session, seq: *seq, reply }
+            }));
+        }
         outcomes
     }
 
@@ -234,7 +251,7 @@ impl Twin {
 /// A step as it is drawn: sessions are named by their place among all that were
 /// ever opened.
 #[derive(Clone, Debug)]
-enum Drawn {
+pub(super) enum Drawn {
     Open(u64),
     Command { pick: usize, seq: u64, below: u64, id: Option<usize>, json: usize },
     Renew { pick: usize, floor: u64 },
@@ -242,7 +259,7 @@ enum Drawn {
     Protocol,
 }
 
-fn drawn() -> impl Strategy<Value = Drawn> {
+pub(super) fn drawn() -> impl Strategy<Value = Drawn> {
     let id = proptest::option::weighted(0.3, 0..IDS.len());
     prop_oneof![
         3 => (1..6u64).prop_map(Drawn::Open),
@@ -255,7 +272,7 @@ fn drawn() -> impl Strategy<Value = Drawn> {
     ]
 }
 
-fn limits() -> impl Strategy<Value = Limits> {
+pub(super) fn limits() -> impl Strategy<Value = Limits> {
     (1..15u64, 1..5usize, 1..12u64, 0..16usize, 0..10u64, 0..300usize).prop_map(
         |(session_span, sessions, window, replies, ids_span, kept_bytes)| Limits {
             session_span,
@@ -274,7 +291,7 @@ fn life(number: u64) -> Life {
     super::tests::life(number)
 }
 
-fn named(drawn: &Drawn, opened: &[u64]) -> Step {
+pub(super) fn named(drawn: &Drawn, opened: &[u64]) -> Step {
     // The latest first; beyond them an index that opened nothing.
     let session = |pick: &usize| opened.iter().rev().nth(*pick).copied().unwrap_or(1_000);
     match drawn {

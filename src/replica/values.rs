@@ -9,6 +9,10 @@ use std::collections::VecDeque;
 
 use serde_json::Value;
 
+use crate::encoding::cursor::{Cursor, put_varint};
+
+use super::snapshot::{Unsound, ensure, put_bytes};
+
 /// What a kept value is charged beside its own bytes. One that nobody holds any
 /// more costs this until all before it are gone.
 pub(super) const VALUE_COST_BYTES: usize = 32;
@@ -22,6 +26,25 @@ impl ValueRef {
     pub const NULL: ValueRef = ValueRef(0);
     /// There was a value, and it was not kept.
     pub const NOT_KEPT: ValueRef = ValueRef(u64::MAX);
+
+    /// Appends it as snapshots have it.
+    pub fn put(self, out: &mut Vec<u8>) {
+        let written = match self {
+            ValueRef::NULL => 0,
+            ValueRef::NOT_KEPT => 1,
+            ValueRef(number) => number + 1,
+        };
+        put_varint(out, written);
+    }
+
+    /// Reads it. Whether there is such a value is for `Values::claim` to say.
+    pub fn take(from: &mut Cursor<'_>) -> Result<ValueRef, Unsound> {
+        Ok(match from.varint()? {
+            0 => ValueRef::NULL,
+            1 => ValueRef::NOT_KEPT,
+            written => ValueRef(written - 1),
+        })
+    }
 }
 
 /// The kept values, numbered from 1 in the order in which they came.
@@ -105,6 +128,64 @@ impl Values {
         }
         let kept = self.kept.get(self.place(value)?)?;
         serde_json::from_slice(&kept.json).ok()
+    }
+
+    /// Appends the values as snapshots have them. Who holds them is not said.
+    pub fn put(&self, out: &mut Vec<u8>) {
+        put_varint(out, self.first);
+        put_varint(out, self.kept.len() as u64);
+        for kept in &self.kept {
+            put_bytes(&kept.json, out);
+        }
+    }
+
+    /// About how many bytes `put` writes.
+    pub fn size_bytes(&self) -> usize {
+        self.bytes - self.kept.len() * (VALUE_COST_BYTES - 4)
+    }
+
+    /// Reads values of `client_entries` entries. Nobody holds them yet: who refers
+    /// to one claims it, and `check_holders` is asked when all have.
+    pub fn take(
+        from: &mut Cursor<'_>,
+        client_entries: u64,
+        limit_bytes: usize,
+    ) -> Result<Values, Unsound> {
+        let mut values = Values::new(limit_bytes);
+        values.first = from.varint()?;
+        let count = from.count(limit_bytes / VALUE_COST_BYTES)?;
+        // Each client entry makes at most one.
+        let numbers = 1..=(client_entries + 1).saturating_sub(count as u64);
+        ensure(numbers.contains(&values.first), || {
+            format!("values {} and on, {count} of {client_entries} entries", values.first)
+        })?;
+        for _ in 0..count {
+            let length = from.length()?;
+            let kept = Kept { json: from.take(length)?.into(), holders: 0 };
+            values.bytes += kept.cost();
+            values.kept.push_back(kept);
+        }
+        ensure(values.bytes <= limit_bytes, || format!("values of {} bytes", values.bytes))?;
+        Ok(values)
+    }
+
+    /// One more holder of what was read; false if there never was such a value.
+    pub fn claim(&mut self, value: ValueRef) -> bool {
+        self.hold(value);
+        let end = self.first + self.kept.len() as u64;
+        value == ValueRef::NOT_KEPT || value.0 < end
+    }
+
+    /// What is held has its bytes, and all else has none.
+    pub fn check_holders(&self) -> Result<(), Unsound> {
+        let first_is_held = self.kept.front().is_none_or(|kept| kept.holders > 0);
+        ensure(first_is_held, || format!("nobody holds the first value, {}", self.first))?;
+        for (number, kept) in (self.first..).zip(&self.kept) {
+            ensure((kept.holders > 0) != kept.json.is_empty(), || {
+                format!("{} hold value {number} of {} bytes", kept.holders, kept.json.len())
+            })?;
+        }
+        Ok(())
     }
 
     #[cfg(test)]

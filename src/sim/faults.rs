@@ -64,6 +64,11 @@ pub struct Faults {
     pub rates: u32,
     /// A disk hangs, for up to two seconds.
     pub hangs: u32,
+    /// A write or sync fails, and the node stops; it is started again.
+    pub disk_failures: u32,
+    /// A disk is full: the node stops when it needs more room, and cannot start until
+    /// there is some.
+    pub full_disks: u32,
 }
 
 const fn ms(millis: u64) -> Duration {
@@ -95,6 +100,8 @@ impl Faults {
         jumps: 0,
         rates: 0,
         hangs: 0,
+        disk_failures: 0,
+        full_disks: 0,
     };
 
     /// A mixture of this seed: some worlds have a bad network, some bad disks, some
@@ -119,6 +126,8 @@ impl Faults {
             jumps: some(&[0, 0, 2]),
             rates: some(&[0, 0, 2]),
             hangs: some(&[0, 2, 4]),
+            disk_failures: some(&[0, 0, 2]),
+            full_disks: some(&[0, 0, 2]),
             ..Faults::NONE
         };
         let mut upto = |of: &[u64]| Duration::from_micros(*chance.pick(of));
@@ -132,7 +141,7 @@ impl Faults {
     }
 
     /// What the adversary may do, by weight, in the order of `Disturbance::ALL`.
-    pub(super) fn weights(&self) -> [u32; 12] {
+    pub(super) fn weights(&self) -> [u32; 14] {
         [
             self.partitions,
             self.isolations,
@@ -146,6 +155,8 @@ impl Faults {
             self.jumps,
             self.rates,
             self.hangs,
+            self.disk_failures,
+            self.full_disks,
         ]
     }
 }

@@ -83,6 +83,7 @@ mod cells;
 mod chance;
 mod clients;
 mod clock;
+mod drive;
 mod faults;
 pub mod linear;
 mod network;
@@ -160,6 +161,7 @@ impl Simulation {
             clients: chance.between(1, 8) as usize,
             think: *chance.pick(&[2_000, 20_000, 100_000]),
             load: if chance.permille(200) { Load::Newest } else { Load::Cells },
+            snapshot_every: *chance.pick(&[4, 20, 100, 10_000]),
         };
         Simulation { plan, faults: Faults::of_seed(seed), sink: None }
     }
@@ -198,6 +200,17 @@ impl Simulation {
     /// Whether nodes keep their logs on disks, or in memory only.
     pub fn disks(mut self, disks: bool) -> Simulation {
         self.plan.disks = disks;
+        self
+    }
+
+    /// Nodes take a snapshot after so many entries, and let go of the log behind it.
+    ///
+    /// # Panics
+    ///
+    /// If it is 0.
+    pub fn snapshot_every(mut self, entries: u64) -> Simulation {
+        assert!(entries > 0, "a snapshot after every 0 entries");
+        self.plan.snapshot_every = entries;
         self
     }
 
@@ -258,12 +271,15 @@ impl Simulation {
 
     /// What the seed and the settings make of it, in a few words.
     pub fn describe(&self) -> String {
-        let Plan { voters, learners, disks, loopback, clients, .. } = self.plan;
+        let Plan { voters, learners, disks, loopback, clients, snapshot_every, .. } = self.plan;
         let (disks, paths) = (
             if disks { "disks" } else { "no disks" },
             if loopback { "long datagrams" } else { "datagrams of 1,400 bytes" },
         );
-        format!("{voters} voters, {learners} learners, {disks}, {paths}, {clients} clients")
+        format!(
+            "{voters} voters, {learners} learners, {disks}, {paths}, {clients} clients, a snapshot \
+             every {snapshot_every} entries"
+        )
     }
 
     /// Runs it. Blocks for some milliseconds to seconds, as fast as it can.

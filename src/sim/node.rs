@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use crate::core::snapshot::Snapshot;
 use crate::core::types::{Incarnation, Time, WriteNumber};
 use crate::core::{Record, Saved};
 use crate::engine::{Done, Engine, Job, perform};
@@ -19,6 +20,7 @@ pub(super) enum Input {
     Datagram(Vec<u8>),
     Request(u64, Kind),
     Written(WriteNumber),
+    Saved,
     Done(Box<Done>),
 }
 
@@ -48,6 +50,8 @@ pub(super) struct Running {
     pub(super) turn_at: u64,
     /// Writes under way, each with when it is done.
     pub(super) writes: VecDeque<(u64, Record)>,
+    /// A snapshot on its way to the disk.
+    pub(super) saving: Option<Snapshot>,
     /// Until then no write is done.
     pub(super) hangs_until: u64,
     /// It dies in the middle of its next turn.
@@ -70,6 +74,7 @@ impl Running {
             away_until: now,
             turn_at: now,
             writes: VecDeque::new(),
+            saving: None,
             hangs_until: now,
             doomed: false,
         }
@@ -98,6 +103,7 @@ impl Running {
                 Input::Datagram(bytes) => self.engine.datagram(&bytes, time),
                 Input::Request(ticket, kind) => self.engine.request(ticket, kind, time),
                 Input::Written(number) => self.engine.written(number, time),
+                Input::Saved => self.engine.saved(time),
                 Input::Done(done) => self.engine.done(*done),
             }
         }

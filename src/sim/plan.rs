@@ -41,6 +41,8 @@ pub(super) struct Plan {
     /// Whether the cluster is founded before the faults begin.
     pub(super) calm_start: bool,
     pub(super) request_timeout: u64,
+    /// A snapshot is taken after so many entries.
+    pub(super) snapshot_every: u64,
     pub(super) clients: usize,
     /// How long a client waits between two requests, at most.
     pub(super) think: u64,

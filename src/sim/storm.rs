@@ -5,6 +5,7 @@ use crate::core::properties::{Property, broken};
 
 use super::chance::micros;
 use super::clock::TRUE_RATE;
+use super::drive::Drive;
 use super::faults::Faults;
 use super::world::{Step, World};
 
@@ -38,9 +39,11 @@ enum Disturbance {
     Jump,
     Rate,
     Hang,
+    Fail,
+    Full,
 }
 
-const ALL: [Disturbance; 12] = [
+const ALL: [Disturbance; 14] = [
     Disturbance::Partition,
     Disturbance::Isolation,
     Disturbance::OneWay,
@@ -53,6 +56,8 @@ const ALL: [Disturbance; 12] = [
     Disturbance::Jump,
     Disturbance::Rate,
     Disturbance::Hang,
+    Disturbance::Fail,
+    Disturbance::Full,
 ];
 
 /// Who does it, and what is left to do.
@@ -79,7 +84,9 @@ impl Storm {
         let faults = world.faults.clone();
         if world.plan.calm_start {
             world.faults = Faults { write: faults.write, apply: faults.apply, ..Faults::NONE };
-            (0..world.nodes.len()).for_each(|place| world.start(place));
+            for place in 0..world.nodes.len() {
+                world.start(place)?;
+            }
             world.run_until(SECOND)?;
             world.faults = faults.clone();
         } else {
@@ -93,7 +100,7 @@ impl Storm {
         while world.now < end {
             let start = self.next_start(world);
             world.run_until(end.min(next).min(start))?;
-            self.start_due(world);
+            self.start_due(world)?;
             if world.now >= next {
                 self.disturb(world)?;
                 next = world.now + world.chance.between(0, 2 * apart);
@@ -107,12 +114,13 @@ impl Storm {
         down.map(|place| self.start_at[place]).min().unwrap_or(u64::MAX)
     }
 
-    fn start_due(&self, world: &mut World) {
-        for (place, at) in self.start_at.iter().enumerate() {
-            if *at <= world.now && world.running(place).is_none() {
-                world.start(place);
+    fn start_due(&mut self, world: &mut World) -> Step {
+        for (place, at) in self.start_at.iter_mut().enumerate() {
+            if *at <= world.now && world.running(place).is_none() && !world.start(place)? {
+                *at = world.now + world.chance.between(100 * MS, SECOND);
             }
         }
+        Ok(())
     }
 
     fn disturb(&mut self, world: &mut World) -> Step {
@@ -147,6 +155,8 @@ impl Storm {
             Disturbance::Jump => jump(world, place),
             Disturbance::Rate => rate(world, place),
             Disturbance::Hang => hang(world, place),
+            Disturbance::Fail => fail_disk(world, place),
+            Disturbance::Full => fill_disk(world, place),
         }
         Ok(())
     }
@@ -187,7 +197,7 @@ impl Storm {
         let began = world.now;
         for place in 0..world.nodes.len() {
             if world.running(place).is_none() {
-                world.start(place);
+                world.start(place)?;
             }
         }
         let end = began + late + HEALED_WITHIN + world.plan.request_timeout;
@@ -250,6 +260,7 @@ fn end_faults(world: &mut World) {
             running.rest(now, 0);
         }
     }
+    world.drives.values_mut().for_each(Drive::mend);
     world.disks_go_on();
     world.tell_of_all(|| "all faults have ended".to_string());
 }
@@ -387,5 +398,23 @@ fn hang(world: &mut World, place: usize) {
     world.tell(place, || format!("its disk hangs for {} ms", (until - now) / MS));
     if let Some(running) = &mut world.nodes[place].running {
         running.hangs_until = until;
+    }
+}
+
+/// The next write or sync fails, and with it the node.
+fn fail_disk(world: &mut World, place: usize) {
+    let incarnation = world.nodes[place].incarnation;
+    world.tell(place, || "its disk is about to fail".to_string());
+    if let Some(drive) = world.drives.get_mut(&incarnation) {
+        drive.fail_next(&mut world.chance);
+    }
+}
+
+/// There is hardly any room left; when the node is started again there may be.
+fn fill_disk(world: &mut World, place: usize) {
+    let incarnation = world.nodes[place].incarnation;
+    world.tell(place, || "its disk is full".to_string());
+    if let Some(drive) = world.drives.get_mut(&incarnation) {
+        drive.set_full(true);
     }
 }

@@ -200,11 +200,15 @@ impl StateMachine for Witness {
     }
 
     fn snapshot(&self) -> Result<Vec<u8>, BoxError> {
-        self.machine.snapshot()
+        let mut bytes = self.last.to_le_bytes().to_vec();
+        bytes.extend(self.machine.snapshot()?);
+        Ok(bytes)
     }
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), BoxError> {
-        self.machine.restore(snapshot)
+        let (last, theirs) = snapshot.split_first_chunk().ok_or("a snapshot of no witness")?;
+        self.last = u64::from_le_bytes(*last);
+        self.machine.restore(theirs)
     }
 
     fn applied(&self) -> u64 {

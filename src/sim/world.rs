@@ -15,6 +15,7 @@
 //! Nothing but the seed decides what happens, and nothing takes time but what is
 //! said to.
 
+mod disks;
 mod turn;
 
 use std::collections::BTreeMap;
@@ -26,7 +27,7 @@ use crate::core::effect::RoleName;
 use crate::core::lives::Neighbor;
 use crate::core::properties::{Broken, Disk, History, Verdict};
 use crate::core::types::{Incarnation, Life, Run};
-use crate::core::{self, Core, Saved};
+use crate::core::{self, Core};
 use crate::engine::{Engine, Host, Keeps, Output, Setup};
 use crate::error::RequestError;
 use crate::machine::StateMachine;
@@ -37,6 +38,7 @@ use super::cells::Cells;
 use super::chance::Chance;
 use super::clients::{Asked, Clients};
 use super::clock::{Clock, TRUE_RATE};
+use super::drive::Drive;
 use super::faults::Faults;
 use super::network::Network;
 use super::node::{Input, MachineThread, Node, Running};
@@ -54,6 +56,7 @@ enum Event {
     Arrives { from: usize, to: usize, bytes: Vec<u8> },
     DiskIsDone { node: usize, start: u64 },
     MachineIsDone { node: usize, start: u64 },
+    SnapshotIsSaved { node: usize, start: u64 },
     ClientAsks(usize),
     LinkTurns { from: usize, to: usize, open: bool, left: u64 },
 }
@@ -68,6 +71,8 @@ pub(super) struct World {
     pub(super) nodes: Vec<Node>,
     /// By log; those of lost memories too, to tell what was true once.
     pub(super) disks: BTreeMap<Incarnation, Disk>,
+    /// The same in bytes, where nodes have disks.
+    pub(super) drives: BTreeMap<Incarnation, Drive>,
     pub(super) network: Network,
     pub(super) history: History,
     pub(super) clients: Clients,
@@ -109,6 +114,7 @@ impl World {
         let mut world = World {
             now: 0,
             disks: nodes.iter().map(|node| (node.incarnation, Disk::default())).collect(),
+            drives: nodes.iter().map(|node| (node.incarnation, Drive::new())).collect(),
             nodes,
             network: Network::new(chance.branch()),
             history: History::with_thorough_every(THOROUGH_EVERY),
@@ -177,25 +183,22 @@ impl World {
         self.story.tell(self.now, "world", what);
     }
 
-    /// Starts a node with what is on its disk, or what it remembers.
-    pub(super) fn start(&mut self, place: usize) {
+    /// Starts a node with what is on its disk, or what it remembers. Says whether it
+    /// could.
+    pub(super) fn start(&mut self, place: usize) -> Result<bool, Box<Violation>> {
         assert!(self.nodes[place].running.is_none(), "{} runs", self.nodes[place].name);
         let (run, seed) = (Run(self.chance.nonzero()), self.chance.number());
+        let Some(saved) = self.recover(place)? else { return Ok(false) };
         let node = &mut self.nodes[place];
         node.starts += 1;
         let incarnation = node.incarnation;
-        let saved = match node.remembers.take() {
-            Some(saved) => saved,
-            None if self.plan.disks => self.disks[&incarnation].saved(incarnation),
-            None => Saved::empty(incarnation),
-        };
         let last = saved.log.last_index();
         let life = Life { incarnation, run };
         let clock = Clock::starting(self.now, node.rate);
         let machine = self.make.as_ref().map(|make| self.witness(place, make));
         let replica = Replica::new(&self.nodes[place].name, life, machine, Vec::new());
         let (host, machine) = match self.make.is_some() {
-            true => (Host::elsewhere(), Some(MachineThread { replica, job: None })),
+            true => (Host::elsewhere(&replica), Some(MachineThread { replica, job: None })),
             false => (Host::here(replica), None),
         };
         let setup = self.setup(place);
@@ -204,6 +207,7 @@ impl World {
         self.nodes[place].running = Some(Running::new(engine, machine, clock, self.now));
         self.story.mark([self.now, 1, place as u64, last.0]);
         self.tell(place, || format!("starts, with {last} entries"));
+        Ok(true)
     }
 
     fn witness(&self, place: usize, make: &MakeMachine) -> Box<dyn StateMachine> {
@@ -223,9 +227,11 @@ impl World {
                 heartbeat: 30_000,
                 election_timeout: (150_000, 300_000),
                 founding_by_majority: false,
+                tail_entries: self.plan.snapshot_every / 2,
                 append_bytes: Vec::new(),
             },
             request_timeout: self.plan.request_timeout,
+            snapshot_every: self.plan.snapshot_every,
             keeps: if self.plan.disks { Keeps::OnDisk } else { Keeps::InMemory },
         }
     }
@@ -238,11 +244,7 @@ impl World {
         for ticket in running.unread_requests() {
             self.answered(place, ticket, Err(RequestError::Stopped))?;
         }
-        let incarnation = self.nodes[place].incarnation;
-        let disk = self.disks.get_mut(&incarnation).expect("each log has a disk");
-        for (_, record) in &running.writes {
-            disk.write(record);
-        }
+        self.finish_writes(place, &running)?;
         let mut output = Output::default();
         let saved = running.engine.stop(&RequestError::Stopped, &mut output);
         if !self.plan.disks {
@@ -254,30 +256,18 @@ impl World {
         Ok(())
     }
 
-    /// A node dies. Of the writes under way the first ones are on its disk, and of
-    /// one there may be a part.
+    /// A node dies. Of what was on its way to the disk any first part is there.
     pub(super) fn crash(&mut self, place: usize) {
         let Some(running) = self.nodes[place].running.take() else { return };
-        let incarnation = self.nodes[place].incarnation;
-        let under_way = running.writes.len() as u64;
-        let done = self.chance.between(0, under_way) as usize;
-        let disk = self.disks.get_mut(&incarnation).expect("each log has a disk");
-        for (place, (_, record)) in running.writes.iter().enumerate() {
-            if place < done {
-                disk.write(record);
-            } else if place == done && record.hard.is_none() {
-                let mut torn = record.clone();
-                torn.entries.truncate(self.chance.between(0, torn.entries.len() as u64) as usize);
-                disk.write(&torn);
-            }
-        }
-        self.story.mark([self.now, 3, place as u64, done as u64]);
+        let under_way = running.writes.len();
+        self.crash_disk(place, &running);
+        self.story.mark([self.now, 3, place as u64, under_way as u64]);
         let gone = self.clients.node_is_gone(place);
         let requests = gone.len();
         self.tell(place, || {
             let writes = match under_way {
                 0 => String::new(),
-                _ => format!("; {done} of {under_way} writes under way were done"),
+                _ => format!(" with {under_way} writes under way"),
             };
             let requests = match requests {
                 0 => String::new(),
@@ -298,6 +288,7 @@ impl World {
         self.nodes[place].incarnation = incarnation;
         self.nodes[place].remembers = None;
         self.disks.insert(incarnation, Disk::default());
+        self.drives.insert(incarnation, Drive::new());
         self.tell(place, || "has lost all that it remembered".to_string());
     }
 
@@ -386,25 +377,31 @@ impl World {
         self.now = self.now.max(next);
         match turn {
             Some((_, place)) => self.turn(place)?,
-            None => self.happen(),
+            None => self.happen()?,
         }
         Ok(true)
     }
 
-    fn happen(&mut self) {
-        let Some((_, event)) = self.events.pop_first() else { return };
+    fn happen(&mut self) -> Step {
+        let Some((_, event)) = self.events.pop_first() else { return Ok(()) };
         match event {
             Event::Arrives { from, to, bytes } => self.arrive(from, to, bytes),
             Event::DiskIsDone { node, start } if self.nodes[node].starts == start => {
-                self.disk_is_done(node);
+                return self.disk_is_done(node);
             }
             Event::MachineIsDone { node, start } if self.nodes[node].starts == start => {
                 self.machine_is_done(node);
             }
-            Event::DiskIsDone { .. } | Event::MachineIsDone { .. } => {}
+            Event::SnapshotIsSaved { node, start } if self.nodes[node].starts == start => {
+                return self.snapshot_is_saved(node);
+            }
+            Event::DiskIsDone { .. }
+            | Event::MachineIsDone { .. }
+            | Event::SnapshotIsSaved { .. } => {}
             Event::ClientAsks(client) => self.client_asks(client),
             Event::LinkTurns { from, to, open, left } => self.link_turns(from, to, open, left),
         }
+        Ok(())
     }
 
     fn arrive(&mut self, from: usize, to: usize, bytes: Vec<u8>) {
@@ -418,35 +415,6 @@ impl World {
         let now = self.now;
         if let Some(running) = self.nodes[to].running.as_mut().filter(|_| open) {
             running.put(Input::Datagram(bytes), now);
-        }
-    }
-
-    fn disk_is_done(&mut self, place: usize) {
-        let (now, start) = (self.now, self.nodes[place].starts);
-        let incarnation = self.nodes[place].incarnation;
-        let Some(running) = &mut self.nodes[place].running else { return };
-        if running.hangs_until > now {
-            let again = running.hangs_until;
-            return self.at(again, Event::DiskIsDone { node: place, start });
-        }
-        let disk = self.disks.get_mut(&incarnation).expect("each log has a disk");
-        while running.writes.front().is_some_and(|(due, _)| *due <= now) {
-            if let Some((_, record)) = running.writes.pop_front() {
-                disk.write(&record);
-                running.put(Input::Written(record.number), now);
-            }
-        }
-    }
-
-    /// Disks that hung go on at once.
-    pub(super) fn disks_go_on(&mut self) {
-        for node in 0..self.nodes.len() {
-            let start = self.nodes[node].starts;
-            if let Some(running) = &mut self.nodes[node].running {
-                let now = self.now;
-                running.writes.iter_mut().for_each(|(due, _)| *due = now);
-                self.at(now, Event::DiskIsDone { node, start });
-            }
         }
     }
 

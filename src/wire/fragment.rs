@@ -35,7 +35,7 @@ pub use incoming::Incoming;
 pub use outgoing::Outgoing;
 
 use super::Refusal;
-use super::cursor::{Cursor, put_varint};
+use crate::encoding::cursor::{Cursor, put_varint};
 
 /// The kind byte of a fragment. Messages have the smaller ones.
 pub const KIND_FRAGMENT: u8 = 0x40;

@@ -30,7 +30,7 @@ use std::net::SocketAddr;
 use crate::core::types::{ClusterId, Incarnation, Life, Run};
 
 use super::Refusal;
-use super::cursor::{Cursor, put_varint, varint_len};
+use crate::encoding::cursor::{Cursor, put_varint, varint_len};
 
 /// The first bytes of each datagram.
 const MAGIC: [u8; 4] = *b"KTKI";

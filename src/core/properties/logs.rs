@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use super::super::effect::RoleName;
 use super::super::quorum;
 use super::super::state::Role;
+#[cfg(test)]
+use super::super::types::ClusterId;
 use super::super::types::{Entry, Incarnation, Index, Term};
 use super::super::{Core, log::Log};
 use super::{Disk, ELECTION_SAFETY, History, Property, Verdict, broken, ensure};
@@ -80,8 +82,8 @@ impl History {
         let term = led.filter(|_| !leads).map_or(core.term(), |mirror| mirror.hard.term);
         let committed = self.committed.entry(cluster).or_default();
         let known = committed.len();
-        let new = commit_index.0.saturating_sub(was.0) as usize;
-        for (index, entry) in core.log().from(was.next()).take(new) {
+        let new = core.log().from(was.next()).take_while(|(index, _)| *index <= commit_index);
+        for (index, entry) in new {
             match committed.get(index.0 as usize - 1) {
                 Some((first, _)) => ensure(&STATE_MACHINE_SAFETY, first == entry, || {
                     format!("{first:?} and {entry:?} are committed at {index}")
@@ -137,16 +139,27 @@ impl History {
     pub fn committed_entries(&self) -> &[(Entry, Term)] {
         self.committed.values().max_by_key(|committed| committed.len()).map_or(&[], |all| all)
     }
+
+    /// What is committed in that cluster, by index from 1 on.
+    #[cfg(test)]
+    pub fn committed_in(&self, cluster: ClusterId) -> &[(Entry, Term)] {
+        self.committed.get(&cluster).map_or(&[], |all| all)
+    }
 }
 
 /// How much of a log is as it was.
 pub(super) fn same_prefix(was: &[Term], log: &Log, thorough: bool) -> usize {
+    let base = log.base_index().0 as usize;
+    // Where a snapshot took the log's place, nothing is as it was.
+    if was.len() < base || base > 0 && was[base - 1] != log.base_term() {
+        return 0;
+    }
     if thorough {
-        let equal = was.iter().zip(log.from(Index(1)));
-        return equal.take_while(|(term, (_, entry))| **term == entry.term).count();
+        let equal = was[base..].iter().zip(log.from(Index(1)));
+        return base + equal.take_while(|(term, (_, entry))| **term == entry.term).count();
     }
     let mut same = was.len().min(log.last_index().0 as usize);
-    while same > 0 && log.term_at(Index(same as u64)) != Some(was[same - 1]) {
+    while same > base && log.term_at(Index(same as u64)) != Some(was[same - 1]) {
         same -= 1;
     }
     same
@@ -158,7 +171,8 @@ fn check_completeness(core: &Core, committed: &[(Entry, Term)], from: usize) -> 
     }
     for (place, (entry, term)) in committed.iter().enumerate().skip(from) {
         let index = Index(place as u64 + 1);
-        let there = *term >= core.term() || core.log().entry(index) == Some(entry);
+        let covered = index <= core.log().base_index();
+        let there = covered || *term >= core.term() || core.log().entry(index) == Some(entry);
         ensure(&LEADER_COMPLETENESS, there, || {
             format!("the leader of term {} lacks {index}, committed in term {term}", core.term())
         })?;
@@ -181,7 +195,7 @@ fn check_majority_on_disk(
     })?;
     let has = |voter: Incarnation| {
         disks.get(&voter).is_some_and(|disk| {
-            disk.hard.cluster == core.hard().cluster && disk.term_at(index) == of
+            disk.hard.cluster == core.hard().cluster && of.is_some_and(|of| disk.has(index, of))
         })
     };
     ensure(&COMMIT_RULE, quorum::is_majority(members, has), || {

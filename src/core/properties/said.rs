@@ -64,11 +64,12 @@ impl History {
             return Ok(());
         }
         let there = disk.last_index() >= matched;
-        let known = self.entries.contains_key(&(
-            disk.hard.cluster.unwrap_or_default(),
-            matched,
-            disk.term_at(matched).unwrap_or_default(),
-        ));
+        let known = disk.covers(matched)
+            || self.entries.contains_key(&(
+                disk.hard.cluster.unwrap_or_default(),
+                matched,
+                disk.term_at(matched).unwrap_or_default(),
+            ));
         ensure(&DURABLE_FIRST, there && (known || matched == Index(0)), || {
             format!("acknowledges {matched}, and the disk ends at {}", disk.last_index())
         })
@@ -86,6 +87,8 @@ pub fn term_of(message: &Message) -> Term {
         Message::Heartbeat(m) => m.term,
         Message::HeartbeatReply(m) => m.term,
         Message::Commit(m) => m.term,
+        Message::InstallSnapshot(m) => m.term,
+        Message::InstallSnapshotReply(m) => m.term,
         _ => Term(0),
     }
 }

@@ -13,12 +13,21 @@ pub struct Plan {
     pub learners: usize,
     pub by_majority: bool,
     pub append_bytes: usize,
+    /// So much of the log is kept behind a snapshot.
+    pub tail_entries: u64,
     pub seed: u64,
 }
 
 impl Plan {
     pub fn voters(voters: usize) -> Plan {
-        Plan { voters, learners: 0, by_majority: false, append_bytes: 1_000, seed: 1 }
+        Plan {
+            voters,
+            learners: 0,
+            by_majority: false,
+            append_bytes: 1_000,
+            tail_entries: 0,
+            seed: 1,
+        }
     }
 
     pub fn seed(self, seed: u64) -> Plan {

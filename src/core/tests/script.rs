@@ -8,6 +8,7 @@
 //!   start [a b]                                 all, or these
 //!   run 100                                     so many milliseconds pass
 //!   until settled | leader | founded            time passes until then
+//!   until sent InstallSnapshot                  ... until one is under way
 //!   timeout a                                   the election timer of a runs out
 //!   silence                                     nobody has heard a leader of late
 //!   propose a x | read a                        a client asks a
@@ -15,8 +16,12 @@
 //!                                               those of that kind that come of it
 //!   drop [...] | repeat [...]                   loses them; delivers copies of them
 //!   hold [...] | release                        keeps them back; puts them back
+//!   ... count=1                                 only the first so many
 //!   cut from=a to=b | isolate a b | heal        links
 //!   slow a | write a | fast a                   writes wait; one is done; all are done
+//!   compact a                                   a takes a snapshot and cuts its log
+//!   spoil a                                     the next snapshot that comes to a is
+//!                                               spoiled before it is opened
 //!   crash a | restart a | forget a              forget: starts with an empty disk
 //!   state [a] | members a | waits a | reads a   looks
 //! ```
@@ -30,6 +35,7 @@ use std::path::Path;
 use goldenscript::{Command, Context, Runner};
 
 use super::super::message::{AppendOutcome, Message};
+use super::super::snapshot::SnapshotId;
 use super::world::{Flight, MS, Plan, World};
 
 struct Script {
@@ -45,6 +51,7 @@ struct Filter {
     from: Option<usize>,
     to: Option<usize>,
     kind: Option<String>,
+    count: usize,
 }
 
 impl Filter {
@@ -52,8 +59,9 @@ impl Filter {
         let mut args = command.consume_args();
         let (from, to) = (args.take_key("from"), args.take_key("to"));
         let kind = args.take_key("kind").map(str::to_string);
+        let count = args.take_key("count").map_or(Ok(usize::MAX), str::parse)?;
         args.reject_next()?;
-        Ok(Filter { from: from.map(place), to: to.map(place), kind })
+        Ok(Filter { from: from.map(place), to: to.map(place), kind, count })
     }
 
     fn picks(&self, flight: &Flight) -> bool {
@@ -114,18 +122,19 @@ impl Script {
     fn deliver(&mut self, filter: &Filter) -> String {
         let mut lines = String::new();
         let world = self.world();
-        loop {
+        for _ in 0..filter.count {
             let picked = world.flights.iter().find(|(_, flight)| filter.picks(flight));
-            let Some(key) = picked.map(|(key, _)| *key) else { return lines };
+            let Some(key) = picked.map(|(key, _)| *key) else { break };
             let flight = world.flights.remove(&key).expect("a flight");
             lines += &arrive(world, flight);
         }
+        lines
     }
 
     fn repeat(&mut self, filter: &Filter) -> String {
         let world = self.world();
-        let copies: Vec<Flight> =
-            world.flights.values().filter(|flight| filter.picks(flight)).cloned().collect();
+        let picked = world.flights.values().filter(|flight| filter.picks(flight));
+        let copies: Vec<Flight> = picked.take(filter.count).cloned().collect();
         copies.into_iter().map(|flight| arrive(world, flight)).collect()
     }
 
@@ -137,7 +146,7 @@ impl Script {
             "repeat" => return Ok(self.repeat(&Filter::of(command)?)),
             "drop" | "hold" => {
                 let filter = Filter::of(command)?;
-                let taken = self.world().take(|flight| filter.picks(flight));
+                let taken = self.world().take_some(filter.count, |flight| filter.picks(flight));
                 let lines = taken.iter().filter_map(|flight| show(flight, "not "));
                 let lines = lines.collect();
                 if command.name == "hold" {
@@ -179,6 +188,11 @@ impl Script {
                 let written = |world: &World| world.disks.values().any(|d| !d.entries.is_empty());
                 world.run_until(1_000 * MS, "a founding record", written);
             }
+            "until" if words[0] == "sent" => {
+                let of_kind = |flight: &Flight| kind(&flight.envelope.message) == words[1];
+                let sent = |world: &World| world.flights.values().any(of_kind);
+                world.run_until(10_000 * MS, words[1], sent);
+            }
             "timeout" => world.timeout(first),
             "silence" => world.silence(),
             "propose" => {
@@ -198,6 +212,8 @@ impl Script {
             }
             "isolate" => world.isolate(&nodes),
             "heal" => world.cut.clear(),
+            "compact" => assert!(world.compact(first), "nothing to take a snapshot of"),
+            "spoil" => world.nodes[first].spoils += 1,
             "slow" => world.nodes[first].holds_writes = true,
             "write" => assert!(world.complete(first), "no write is under way"),
             "fast" => {
@@ -278,7 +294,8 @@ fn show(flight: &Flight, word: &str) -> Option<String> {
     let (from, to) = (letter(flight.from), letter(flight.to));
     let what = match &flight.envelope.message {
         Message::Hello(_) | Message::Heartbeat(_) | Message::HeartbeatReply(_) => return None,
-        Message::Found(m) => format!("members {}", m.members.members.len()),
+        Message::Found(m) if m.first => format!("members {}", m.members.members.len()),
+        Message::Found(m) => format!("without the record, members {}", m.members.members.len()),
         Message::PreVote(m) => {
             format!("term {} last {}@{}", m.term, m.last_log_index, m.last_log_term)
         }
@@ -309,6 +326,17 @@ fn show(flight: &Flight, word: &str) -> Option<String> {
         Message::ReadIndex(m) => format!("read {}", m.id),
         Message::ReadIndexReply(m) => format!("read {} at {}", m.id, m.index),
         Message::Propose(m) => format!("operations {}", m.operations.len()),
+        Message::InstallSnapshot(m) => {
+            let end = m.offset + m.data.len() as u64;
+            let SnapshotId { index, term, length, .. } = m.id;
+            format!(
+                "term {} snapshot {index}@{term} bytes {} to {end} of {length}",
+                m.term, m.offset
+            )
+        }
+        Message::InstallSnapshotReply(m) => {
+            format!("term {} snapshot {}@{} has {}", m.term, m.id.index, m.id.term, m.received)
+        }
     };
     Some(format!("{word}{from} -> {to} {} {what}\n", kind(&flight.envelope.message)))
 }
@@ -351,4 +379,4 @@ macro_rules! topics {
     )* };
 }
 
-topics!(founding election prevote replication reads membership restart);
+topics!(founding election prevote replication reads membership restart snapshot);

@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 
 use super::super::rng::Rng;
+use super::super::snapshot::Snapshot;
+use super::super::types::Life;
 use super::world::{Faults, MS, Plan, World};
 
 /// The world of a seed, and how it is treated.
@@ -14,6 +16,10 @@ struct Soak {
     may_forget: usize,
     /// Voters that have lost it; they are learners now.
     forgot: Vec<usize>,
+    /// Whether nodes compact their logs.
+    compacts: bool,
+    /// Snapshots that are being written.
+    taken: Vec<(usize, Life, Snapshot)>,
     operations: u64,
     proposed: u64,
 }
@@ -24,11 +30,22 @@ impl Soak {
         let voters = chance.between(1, if seed.is_multiple_of(4) { 9 } else { 5 }) as usize;
         let learners = chance.between(0, 2).min(9 - voters as u64) as usize;
         let append_bytes = [20, 60, 400, 5_000][chance.between(0, 3) as usize];
-        let plan = Plan { voters, learners, by_majority, append_bytes, seed };
+        let compacts = chance.between(0, 2) > 0;
+        let tail_entries = chance.between(0, 5);
+        let plan = Plan { voters, learners, by_majority, append_bytes, tail_entries, seed };
         let may_forget = if by_majority { 0 } else { (voters - 1) / 2 };
         let mut world = World::new(plan);
         world.faults = faults(&mut chance);
-        Soak { world, chance, may_forget, forgot: Vec::new(), operations: 0, proposed: 0 }
+        Soak {
+            world,
+            chance,
+            may_forget,
+            forgot: Vec::new(),
+            compacts,
+            taken: Vec::new(),
+            operations: 0,
+            proposed: 0,
+        }
     }
 
     fn node(&mut self) -> usize {
@@ -41,6 +58,9 @@ impl Soak {
         let place = leader.unwrap_or_else(|| self.node());
         if !self.world.is_up(place) && self.chance.between(0, 2) > 0 {
             return self.world.start(place);
+        }
+        if self.compacts && self.chance.between(0, 4) == 0 {
+            return self.compact(place);
         }
         match self.chance.between(0, 99) {
             0..30 => self.propose(place),
@@ -101,6 +121,46 @@ impl Soak {
             let operation = format!("operation {}", self.operations);
             self.proposed += u64::from(self.world.propose(place, &operation));
         }
+    }
+
+    /// A node takes a snapshot, at once or in its own time; all do; or one that comes
+    /// to it is spoiled.
+    fn compact(&mut self, place: usize) {
+        match self.chance.between(0, 19) {
+            0..10 => {
+                self.world.compact(place);
+            }
+            10..13 => {
+                let life = self.world.nodes[place].core.as_ref().map(|core| core.me());
+                let snapshot = self.world.take_snapshot(place);
+                self.taken.extend(life.zip(snapshot).map(|(life, made)| (place, life, made)));
+            }
+            13..16 => {
+                for (place, life, snapshot) in std::mem::take(&mut self.taken) {
+                    let core = self.world.nodes[place].core.as_ref();
+                    if core.is_some_and(|core| core.me() == life) {
+                        self.world.save(place, snapshot);
+                    }
+                }
+            }
+            16 | 17 => self.leave_behind(place),
+            _ => self.world.nodes[place].spoils = 1,
+        }
+    }
+
+    /// A node hears nothing for so long that nobody keeps a log for it.
+    fn leave_behind(&mut self, place: usize) {
+        self.world.isolate(&[place]);
+        self.world.run_for(3_000 * MS);
+        let other = self.node();
+        self.propose(other);
+        self.world.run_for(400 * MS);
+        for place in 0..self.world.nodes.len() {
+            self.world.compact(place);
+        }
+        self.world.cut.clear();
+        let pause = self.chance.between(0, 60) * MS;
+        self.world.run_for(pause);
     }
 
     fn stop_or_start(&mut self, place: usize) {
@@ -225,14 +285,18 @@ fn seeds(default: u64) -> std::ops::Range<u64> {
 /// hand.
 #[test]
 fn whatever_happens_safety_holds_and_everything_heals() {
-    let (mut steps, mut leaders, mut counted) = (0, 0, 0);
+    let (mut steps, mut leaders, mut counted, mut installs) = (0, 0, 0, 0);
     for seed in seeds(300) {
         let world = live_through(seed, false);
         steps += world.steps;
         leaders += world.history.leaders();
         counted += world.history.counted;
+        installs += world.installs;
     }
-    println!("{steps} steps, {leaders} leaders, the commit rule compared {counted} times");
+    println!(
+        "{steps} steps, {leaders} leaders, {installs} snapshots installed, the commit rule \
+         compared {counted} times"
+    );
 }
 
 /// Where a majority may found, and nobody loses a memory, there are never two

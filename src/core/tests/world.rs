@@ -13,9 +13,9 @@ use bytes::Bytes;
 use super::super::effect::{Effects, Note, ReadReady, RoleName};
 use super::super::membership::{Member, Membership};
 use super::super::message::{Envelope, Message, Propose};
-use super::super::properties::{Disk, History, Verdict};
+use super::super::properties::{Disk, History, Verdict, check_bounds};
 use super::super::rng::Rng;
-use super::super::types::{ClusterId, Entry, Incarnation, Index, Payload, Run, Term, Time};
+use super::super::types::{ClusterId, Entry, Incarnation, Payload, Run, Term, Time};
 use super::super::{Core, Hard, Record, Refused, Setup};
 pub use super::plan::{Faults, Flight, MS, Plan};
 use super::plan::{name, neighbor};
@@ -38,6 +38,8 @@ pub struct Node {
     pub writes: VecDeque<Pending>,
     /// Whether writes wait until they are completed by hand.
     pub holds_writes: bool,
+    /// So many of the snapshots that come are spoiled before they are opened.
+    pub spoils: usize,
     pub reads: Vec<ReadReady>,
     pub notes: Vec<(RoleName, Term, Note)>,
     reads_asked: u64,
@@ -60,6 +62,8 @@ pub struct World {
     /// What the flights carried since this was cleared, if wanted.
     pub sent: Option<Vec<Flight>>,
     pub steps: u64,
+    /// How many snapshots took the place of a log.
+    pub installs: u64,
     flight: u64,
 }
 
@@ -75,6 +79,7 @@ impl World {
             ahead: 0,
             writes: VecDeque::new(),
             holds_writes: false,
+            spoils: 0,
             reads: Vec::new(),
             notes: Vec::new(),
             reads_asked: 0,
@@ -96,6 +101,7 @@ impl World {
             refused: BTreeMap::new(),
             sent: None,
             steps: 0,
+            installs: 0,
             flight: 0,
         }
     }
@@ -159,6 +165,7 @@ impl World {
             heartbeat: 30 * MS,
             election_timeout: (150 * MS, 300 * MS),
             founding_by_majority: self.plan.by_majority,
+            tail_entries: self.plan.tail_entries,
             append_bytes: vec![self.plan.append_bytes; count - 1],
         }
     }
@@ -264,6 +271,9 @@ impl World {
                 node.writes.push_back(Pending { record: core.record(write), due });
             }
             self.check_and_send(place, &mut effects);
+            if let Some((id, data)) = effects.assembled.take() {
+                self.open_and_install(place, id, data);
+            }
             self.complete_due(place);
         }
         self.check(place);
@@ -358,6 +368,7 @@ impl World {
         let Some(core) = &node.core else { return };
         let others = self.nodes.iter().filter_map(|node| node.core.as_ref());
         let verdict = self.history.check(core, &self.disks, others);
+        let verdict = verdict.and_then(|()| check_bounds(core));
         expect(verdict, &self.plan, self.now, &node.name);
     }
 
@@ -502,52 +513,6 @@ impl World {
         }
     }
 
-    /// A line a node: for people who look at a failure.
-    pub fn describe(&self) -> String {
-        let mut lines = String::new();
-        for place in 0..self.nodes.len() {
-            lines.push_str(&self.describe_node(place));
-            lines.push('\n');
-        }
-        lines
-    }
-
-    pub fn describe_node(&self, place: usize) -> String {
-        let node = &self.nodes[place];
-        let Some(core) = &node.core else { return format!("{} down", node.name) };
-        let terms: Vec<String> =
-            core.log().from(Index(1)).map(|(_, entry)| entry.term.to_string()).collect();
-        let mut line = format!("{} {} term {}", node.name, core.role(), core.term());
-        if let Some(candidate) = core.hard().voted_for {
-            line += &format!(" voted {}", self.name_of(candidate));
-        }
-        if let Some(leader) = core.leader() {
-            line += &format!(" leader {}", self.name_of(leader));
-        }
-        line += &format!(" log [{}] commit {}", terms.join(" "), core.commit_index());
-        if core.durability.durable() < core.log().last_index() {
-            line += &format!(" durable {}", core.durability.durable());
-        }
-        line
-    }
-
-    /// The node with that log; an older one of its logs is marked.
-    pub fn name_of(&self, incarnation: Incarnation) -> String {
-        let node = self.nodes.iter().find(|node| node.incarnation == incarnation);
-        match node {
-            Some(node) => node.name.clone(),
-            None => {
-                let lost = |node: &&Node| {
-                    node.core.as_ref().and_then(Core::members).is_some_and(|m| m.names(incarnation))
-                };
-                let member = self.nodes.iter().find(lost).and_then(|node| {
-                    node.core.as_ref()?.members()?.member(incarnation).map(|m| m.name.clone())
-                });
-                format!("{}(lost)", member.unwrap_or("?".to_string()))
-            }
-        }
-    }
-
     /// Delivers all flights that `which` picks now, and what comes of them, until
     /// none is left.
     pub fn deliver(&mut self, which: impl Fn(&Flight) -> bool) -> usize {
@@ -565,8 +530,13 @@ impl World {
 
     /// Takes out of the network what `which` picks.
     pub fn take(&mut self, which: impl Fn(&Flight) -> bool) -> Vec<Flight> {
-        let keys: Vec<_> =
-            self.flights.iter().filter(|(_, f)| which(f)).map(|(key, _)| *key).collect();
+        self.take_some(usize::MAX, which)
+    }
+
+    /// The same, at most so many, first those that arrive first.
+    pub fn take_some(&mut self, count: usize, which: impl Fn(&Flight) -> bool) -> Vec<Flight> {
+        let picked = self.flights.iter().filter(|(_, flight)| which(flight));
+        let keys: Vec<_> = picked.take(count).map(|(key, _)| *key).collect();
         keys.into_iter().filter_map(|key| self.flights.remove(&key)).collect()
     }
 
@@ -579,7 +549,7 @@ impl World {
     }
 }
 
-fn expect(verdict: Verdict, plan: &Plan, now: u64, name: &str) {
+pub fn expect(verdict: Verdict, plan: &Plan, now: u64, name: &str) {
     if let Err(violation) = verdict {
         panic!("seed {} at {now}, node {name}: {violation}", plan.seed);
     }

@@ -39,6 +39,11 @@ pub(in super::super) trait Bug {
     fn says_written_too_early(&self) -> bool {
         false
     }
+
+    /// Whether a disk says that it has synced and has not.
+    fn lies_about_syncs(&self) -> bool {
+        false
+    }
 }
 
 impl World {
@@ -114,6 +119,15 @@ pub(super) struct WritesTooEarly;
 
 impl Bug for WritesTooEarly {
     fn says_written_too_early(&self) -> bool {
+        true
+    }
+}
+
+/// Into a disk that keeps no word.
+pub(super) struct LiesAboutSyncs;
+
+impl Bug for LiesAboutSyncs {
+    fn lies_about_syncs(&self) -> bool {
         true
     }
 }

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::super::*;
 use super::bugs::{
-    Broken, Bug, InTheCore, KnowsNoRepeats, OnArrival, OnOutput, WritesTooEarly, on_leaving,
+    Broken, Bug, InTheCore, KnowsNoRepeats, LiesAboutSyncs, OnArrival, OnOutput, WritesTooEarly,
+    on_leaving,
 };
 use crate::core::Core;
 use crate::core::message::{AppendOutcome, Message, PreVote, RequestVote};
@@ -69,6 +70,7 @@ fn each_property_finds_its_bug() {
         &witness::APPLIED_ONCE,
         &witness::SAME_VALUES,
         &witness::QUERIES_SEE_THE_LOG,
+        &drive::RECOVERED,
         &NO_PANIC,
     ];
     // The index of a read is not seen from outside; the protocol's own tests have it.
@@ -110,6 +112,15 @@ fn with_disks(simulation: Simulation) -> Simulation {
 fn on_slow_disks(simulation: Simulation) -> Simulation {
     let faults = Faults { write: Duration::from_millis(20), hangs: 3, ..Faults::NONE };
     simulation.disks(true).faults(faults)
+}
+
+fn with_crashes(simulation: Simulation) -> Simulation {
+    let between = Duration::from_millis(200);
+    simulation.disks(true).faults(Faults { crashes: 3, between, ..Faults::NONE })
+}
+
+fn with_snapshots(simulation: Simulation) -> Simulation {
+    simulation.on(Load::Cells).snapshot_every(4)
 }
 
 fn with_elections(simulation: Simulation) -> Simulation {
@@ -178,6 +189,14 @@ fn of_the_core() -> Vec<Case> {
             in_the_core(|core, _| core.bug_confirms_reads_alone())
         }),
         case(&said::DURABLE_FIRST, on_slow_disks, || Box::new(WritesTooEarly)),
+        case(&drive::RECOVERED, with_crashes, || Box::new(LiesAboutSyncs)),
+        // A snapshot knows one member less than it should.
+        case(&properties::SNAPSHOT_COMMITTED, with_snapshots, || {
+            on_output(|output| {
+                let wanted = output.job.as_mut().and_then(|job| job.snapshot.as_mut());
+                wanted.into_iter().for_each(|wanted| drop(wanted.members.1.members.pop()));
+            })
+        }),
     ]
 }
 

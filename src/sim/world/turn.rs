@@ -83,6 +83,7 @@ impl World {
             running.writes.push_back((due, record));
             self.at(due, Event::DiskIsDone { node: place, start });
         }
+        self.keep_snapshot(place, output)?;
         if doomed {
             *output = Output::default();
             self.crash(place);
@@ -99,6 +100,23 @@ impl World {
         }
         for (ticket, answer) in output.answers.drain(..) {
             self.answered(place, ticket, answer)?;
+        }
+        Ok(())
+    }
+
+    /// A snapshot goes to the disk beside the log; what it stands for is let go when
+    /// it is there.
+    fn keep_snapshot(&mut self, place: usize, output: &mut Output<u64>) -> Step {
+        let (now, start) = (self.now, self.nodes[place].starts);
+        if let Some(base) = output.trim.take() {
+            self.trim_disk(place, base)?;
+        }
+        if let Some(snapshot) = output.save.take()
+            && let Some(running) = &mut self.nodes[place].running
+        {
+            running.saving = Some(snapshot);
+            let due = now + self.chance.micros(self.faults.write) * 2;
+            self.at(due, Event::SnapshotIsSaved { node: place, start });
         }
         Ok(())
     }

@@ -4,6 +4,10 @@ use proptest::prelude::*;
 use proptest::strategy::Union;
 
 use super::*;
+use crate::core::membership::{MEMBERS_LIMIT, Member, Membership};
+use crate::core::types::{ClusterId, Entry, Incarnation, Payload, Term};
+use crate::encoding::entry::{ENTRY_HAS_TERM, entry_len, operation_len, put_member};
+use std::net::{SocketAddr, SocketAddrV6};
 
 /// Small numbers, numbers around the steps of a varint, and any.
 fn number() -> impl Strategy<Value = u64> {
@@ -88,13 +92,20 @@ fn append_entries_reply() -> impl Strategy<Value = Message> {
     })
 }
 
+fn snapshot_id() -> impl Strategy<Value = SnapshotId> {
+    (index(), term(), number(), any::<u32>())
+        .prop_map(|(index, term, length, checksum)| SnapshotId { index, term, length, checksum })
+}
+
 /// Every kind of message, each as likely as the others.
 fn message() -> impl Strategy<Value = Message> {
     Union::new([
         (name(), any::<u64>(), any::<u64>(), any::<bool>())
             .prop_map(|(name, ask, echo, fresh)| Message::Hello(Hello { name, ask, echo, fresh }))
             .boxed(),
-        membership().prop_map(|members| Message::Found(Found { members })).boxed(),
+        (any::<bool>(), membership())
+            .prop_map(|(first, members)| Message::Found(Found { first, members }))
+            .boxed(),
         (number(), term(), index(), term())
             .prop_map(|(round, term, last_log_index, last_log_term)| {
                 Message::PreVote(PreVote { round, term, last_log_index, last_log_term })
@@ -136,6 +147,16 @@ fn message() -> impl Strategy<Value = Message> {
             .boxed(),
         (any::<bool>(), vec(client_bytes(), 0..20))
             .prop_map(|(retry, operations)| Message::Propose(Propose { retry, operations }))
+            .boxed(),
+        (term(), number(), snapshot_id(), number(), client_bytes())
+            .prop_map(|(term, seq, id, offset, data)| {
+                Message::InstallSnapshot(InstallSnapshot { term, seq, id, offset, data })
+            })
+            .boxed(),
+        (term(), number(), snapshot_id(), number())
+            .prop_map(|(term, seq, id, received)| {
+                Message::InstallSnapshotReply(InstallSnapshotReply { term, seq, id, received })
+            })
             .boxed(),
     ])
 }
@@ -289,10 +310,14 @@ fn announced_numbers_are_bounded() {
     assert_eq!(claim(append, 101, 100), Refusal::TooShort);
     assert_eq!(claim(&[KIND_PROPOSE, 0], u64::MAX, 100), Refusal::TooMany);
     assert_eq!(claim(&[KIND_PROPOSE, 0], 101, 100), Refusal::TooShort);
-    let found: &[u8] = &[KIND_FOUND, 1, 2, 3, 4, 5, 6, 7, 8];
+    let found: &[u8] = &[KIND_FOUND, 1, 1, 2, 3, 4, 5, 6, 7, 8];
     assert_eq!(claim(found, MEMBERS_LIMIT as u64 + 1, 10_000), Refusal::TooMany);
     assert_eq!(claim(found, 101, 100), Refusal::TooShort);
-    // An operation that announces more than is there.
+    // A piece or an operation that announces more than is there.
+    assert_eq!(
+        claim(&[KIND_INSTALL_SNAPSHOT, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1], 101, 100),
+        Refusal::TooShort
+    );
     assert_eq!(decode_message(&[KIND_PROPOSE, 0, 1, 9, 1]), Err(Refusal::TooShort));
 }
 
@@ -301,7 +326,7 @@ fn each_refusal_names_its_reason() {
     let refusal = |bytes: &[u8]| decode_message(bytes).unwrap_err();
     assert_eq!(refusal(&[]), Refusal::TooShort);
     assert_eq!(refusal(&[0]), Refusal::Kind);
-    assert_eq!(refusal(&[KIND_PROPOSE + 1]), Refusal::Kind);
+    assert_eq!(refusal(&[KIND_INSTALL_SNAPSHOT_REPLY + 1]), Refusal::Kind);
     assert_eq!(refusal(&[KIND_READ_INDEX, 0x80, 0]), Refusal::Varint);
     assert_eq!(refusal(&[KIND_READ_INDEX, 1, 1]), Refusal::Trailing);
     assert_eq!(refusal(&[KIND_REQUEST_VOTE_REPLY, 1, 2]), Refusal::Malformed);
@@ -319,7 +344,7 @@ fn member_named(name: &str, voter: bool) -> Member {
 
 /// The bytes of members, whatever they are.
 fn found_of(members: &[Vec<u8>]) -> Result<Message, Refusal> {
-    let mut bytes = vec![KIND_FOUND, 0, 0, 0, 0, 0, 0, 0, 0, members.len() as u8];
+    let mut bytes = vec![KIND_FOUND, 1, 0, 0, 0, 0, 0, 0, 0, 0, members.len() as u8];
     bytes.extend(members.concat());
     decode_message(&bytes)
 }

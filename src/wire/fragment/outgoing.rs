@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::core::types::Time;
-use crate::wire::cursor::varint_len;
+use crate::encoding::cursor::varint_len;
 
 use super::{AHEAD_LIMIT, FRAGMENT_LEAST_BYTES, Fragment, FragmentAck, put_fragment};
 

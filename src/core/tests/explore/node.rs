@@ -199,7 +199,7 @@ impl Node {
         let core = &mut self.core;
         assert!(core.held.is_empty(), "{:?} waits for no write", core.held);
         let mut idle = core.durability.clone();
-        assert_eq!(idle.issue(core.log.last_index()), None, "all was written");
+        assert_eq!(idle.issue(core.log.last_index(), NOW), None, "all was written");
         assert!(idle.is_completed(idle.hard_gate()), "all is done");
         core.durability = Durability::recovered(core.durability.durable());
         if let Role::Candidate(candidate) = &mut core.role {
@@ -213,14 +213,18 @@ impl Node {
     fn digest(&self) -> u64 {
         let Node { place, core, disk, writes, spoken, asked, facts: _ } = self;
         let mut hasher = DefaultHasher::new();
-        (place, spoken, asked, &disk.hard, &disk.entries).hash(&mut hasher);
-        for Record { number, hard, from, entries } in writes {
-            (number, hard, from, entries).hash(&mut hasher);
+        (place, spoken, asked, &disk.hard, &disk.snapshot, disk.base, &disk.entries)
+            .hash(&mut hasher);
+        for Record { number, hard, from, entries, install } in writes {
+            (number, hard, from, entries, install).hash(&mut hasher);
         }
         let Core {
             setup: _,
             me,
             hard,
+            snapshot,
+            incoming,
+            assembled,
             log,
             commit_index,
             durability,
@@ -243,6 +247,7 @@ impl Node {
         } = core;
         assert!(sends.is_empty() && reads_ready.is_empty(), "all was let out");
         (me, hard, log, commit_index, durability, configurations).hash(&mut hasher);
+        (snapshot, incoming, assembled).hash(&mut hasher);
         (leader_heard_at.is_some(), failure, held.len()).hash(&mut hasher);
         for (number, outgoing) in held {
             (number, &outgoing.envelope).hash(&mut hasher);
@@ -288,6 +293,7 @@ fn started(place: usize, run: u64, disk: &Disk, bounds: &Bounds) -> Core {
         heartbeat: 30 * MS,
         election_timeout: (150 * MS, 300 * MS),
         founding_by_majority: false,
+        tail_entries: 0,
         append_bytes: vec![bounds.append_bytes; NODES - 1],
     };
     let life = life(place, run);

@@ -1,0 +1,151 @@
+//! The thread of a node's disk, and what goes through it.
+//!
+//! ```text
+//!   writes ──►│ all that wait: one append, one sync │──► written (number)
+//!   trim ────►│                                     │
+//!   a snapshot ──► a thread of its own, for as long as it takes ──► saved
+//! ```
+//!
+//! The node's thread never waits here. What comes while a sync is under way shares the
+//! next one (group commit). A large snapshot is no log: it must not keep votes and
+//! acknowledgements waiting. The first failure is the last thing that is said: after
+//! it nothing that is on the disk is known (pitfall 56).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::core::Record;
+use crate::core::snapshot::Snapshot;
+use crate::core::types::Index;
+use crate::error::Error;
+use crate::guard;
+use crate::shared::{Input, Shared};
+use crate::storage::{OsFiles, Saver, StorageError, Store};
+
+/// What the disk's thread is asked for.
+enum Work {
+    Write(Vec<Record>),
+    Trim(Index),
+}
+
+/// The threads of a disk.
+pub(super) struct DiskThread {
+    shared: Arc<Shared>,
+    run: u64,
+    work: Option<Sender<Work>>,
+    thread: Option<JoinHandle<()>>,
+    saver: Saver<OsFiles>,
+    saving: Option<JoinHandle<()>>,
+}
+
+impl DiskThread {
+    /// A thread that owns this log, in that run of the node.
+    pub(super) fn spawn(
+        shared: &Arc<Shared>,
+        run: u64,
+        store: Store<OsFiles>,
+    ) -> Result<DiskThread, Error> {
+        let (work, waiting) = crossbeam_channel::unbounded();
+        let saver = store.saver();
+        let theirs = Arc::clone(shared);
+        let name = format!("{}-disk", shared.name);
+        let thread = spawn(name, &theirs, run, move |shared| serve(shared, run, store, &waiting))?;
+        let shared = Arc::clone(shared);
+        Ok(DiskThread { shared, run, work: Some(work), thread: Some(thread), saver, saving: None })
+    }
+
+    /// Begins these writes, in order.
+    pub(super) fn write(&self, records: &mut Vec<Record>) {
+        if !records.is_empty() {
+            self.give(Work::Write(std::mem::take(records)));
+        }
+    }
+
+    /// Lets go of the log up to there.
+    pub(super) fn trim(&self, base: Index) {
+        self.give(Work::Trim(base));
+    }
+
+    /// Begins to save a snapshot; there is one at a time.
+    pub(super) fn save(&mut self, snapshot: Snapshot) -> Result<(), Error> {
+        if let Some(before) = self.saving.take() {
+            let _ = before.join();
+        }
+        let (saver, run) = (self.saver.clone(), self.run);
+        let name = format!("{}-snapshot", self.shared.name);
+        let body = move |shared: &Shared| {
+            saver.save(&snapshot)?;
+            shared.put(Input::Saved(run));
+            Ok(())
+        };
+        self.saving = Some(spawn(name, &self.shared, run, body)?);
+        Ok(())
+    }
+
+    fn give(&self, work: Work) {
+        // A thread that failed has said so, and takes no more.
+        let _ = self.work.as_ref().map(|queue| queue.send(work));
+    }
+}
+
+/// Waits until all that was begun is on the disk, and the folder is released.
+impl Drop for DiskThread {
+    fn drop(&mut self) {
+        drop(self.work.take());
+        let _ = self.thread.take().map(JoinHandle::join);
+        let _ = self.saving.take().map(JoinHandle::join);
+    }
+}
+
+fn spawn(
+    name: String,
+    shared: &Arc<Shared>,
+    run: u64,
+    body: impl FnOnce(&Shared) -> Result<(), StorageError> + Send + 'static,
+) -> Result<JoinHandle<()>, Error> {
+    let theirs = Arc::clone(shared);
+    let guarded = move || {
+        let reason = match catch_unwind(AssertUnwindSafe(|| body(&theirs))) {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => format!("the thread of the disk panicked: {}", guard::said(&*panic)),
+        };
+        theirs.put(Input::DiskFailed(run, reason));
+    };
+    std::thread::Builder::new()
+        .name(name.clone())
+        .spawn(guarded)
+        .map_err(|source| Error::Io { doing: format!("spawn the thread {name}"), source })
+}
+
+/// Writes all that waits with one sync, until nobody asks any more.
+fn serve(
+    shared: &Shared,
+    run: u64,
+    mut store: Store<OsFiles>,
+    waiting: &Receiver<Work>,
+) -> Result<(), StorageError> {
+    let mut records = Vec::new();
+    while let Ok(first) = waiting.recv() {
+        let mut trim = None;
+        for work in std::iter::once(first).chain(waiting.try_iter()) {
+            match work {
+                Work::Write(more) => records.extend(more),
+                Work::Trim(base) => trim = Some(base),
+            }
+        }
+        if let Some(last) = records.last().map(|record: &Record| record.number) {
+            store.append(&records)?;
+            store.sync()?;
+            records.clear();
+            shared.put(Input::Written(run, last));
+        }
+        if let Some(base) = trim {
+            store.trim(base)?;
+        }
+    }
+    Ok(())
+}

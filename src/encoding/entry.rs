@@ -1,0 +1,248 @@
+//! An entry of the log and the members as bytes, in datagrams and on the disk.
+//!
+//! `n` is a varint (`cursor`); a figure is a field of so many bytes, little endian
+//! where it is a number.
+//!
+//! ```text
+//!   entry        1 head: bits 0 and 1 the payload, bit 2: a term follows
+//!                n term, only with bit 2; else it is that of the entry before,
+//!                  for the first one that of the message
+//!                payload 0  Empty
+//!                        1  Members  membership
+//!                        2  Client   n length, bytes
+//!   membership   8 cluster, n count, then each member, in order
+//!   member       1 head: bit 0 votes, bit 1 IPv6, bit 2 has an incarnation
+//!                name
+//!                4 address, 2 port; with IPv6: 16 address, 2 port, n flow, n scope
+//!                8 incarnation, only with bit 2, never 0
+//!   name         1 length (1 to 64), UTF-8
+//! ```
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use bytes::Bytes;
+
+use crate::core::membership::{MEMBERS_LIMIT, Member, Membership};
+use crate::core::types::{ClusterId, Entry, Incarnation, Payload, Term};
+
+use super::Refusal;
+#[cfg(test)]
+use super::cursor::varint_len;
+use super::cursor::{Cursor, put_varint};
+
+/// A member's name has at most so many bytes, and at least one.
+pub const NAME_LIMIT_BYTES: usize = 64;
+const PAYLOAD_EMPTY: u8 = 0;
+const PAYLOAD_MEMBERS: u8 = 1;
+const PAYLOAD_CLIENT: u8 = 2;
+const PAYLOAD_BITS: u8 = 0b011;
+/// The bit of an entry's head that says that its term follows.
+pub const ENTRY_HAS_TERM: u8 = 0b100;
+
+const MEMBER_VOTES: u8 = 0b001;
+const MEMBER_IPV6: u8 = 0b010;
+const MEMBER_HAS_INCARNATION: u8 = 0b100;
+
+/// Appends an entry; `term_before` is the term of the one before it.
+pub fn put_entry(entry: &Entry, term_before: Term, out: &mut Vec<u8>) {
+    let payload = match &entry.payload {
+        Payload::Empty => PAYLOAD_EMPTY,
+        Payload::Members(_) => PAYLOAD_MEMBERS,
+        Payload::Client(_) => PAYLOAD_CLIENT,
+    };
+    if entry.term == term_before {
+        out.push(payload);
+    } else {
+        out.push(payload | ENTRY_HAS_TERM);
+        put_varint(out, entry.term.0);
+    }
+    match &entry.payload {
+        Payload::Empty => {}
+        Payload::Members(membership) => put_membership(membership, out),
+        Payload::Client(bytes) => put_operation(bytes, out),
+    }
+}
+
+/// The entry that follows on one of `term_before`.
+pub fn take_entry(from: &mut Cursor<'_>, term_before: Term) -> Result<Entry, Refusal> {
+    let head = from.u8()?;
+    if head & !(PAYLOAD_BITS | ENTRY_HAS_TERM) != 0 {
+        return Err(Refusal::Malformed);
+    }
+    let term = if head & ENTRY_HAS_TERM == 0 { term_before } else { take_term(from)? };
+    if head & ENTRY_HAS_TERM != 0 && term == term_before {
+        return Err(Refusal::Malformed); // there is a shorter spelling
+    }
+    let payload = match head & PAYLOAD_BITS {
+        PAYLOAD_EMPTY => Payload::Empty,
+        PAYLOAD_MEMBERS => Payload::Members(Box::new(take_membership(from)?)),
+        PAYLOAD_CLIENT => Payload::Client(take_operation(from)?),
+        _ => return Err(Refusal::Malformed),
+    };
+    Ok(Entry { term, payload })
+}
+
+/// Appends a length and so many bytes.
+pub fn put_operation(operation: &Bytes, out: &mut Vec<u8>) {
+    put_varint(out, operation.len() as u64);
+    out.extend_from_slice(operation);
+}
+
+/// A length and so many bytes, to be kept.
+pub fn take_operation(from: &mut Cursor<'_>) -> Result<Bytes, Refusal> {
+    let length = from.length()?;
+    from.take_shared(length)
+}
+
+/// Appends a name. Panics if it is none.
+pub fn put_name(name: &str, out: &mut Vec<u8>) {
+    let is_name = (1..=NAME_LIMIT_BYTES).contains(&name.len());
+    assert!(is_name, "a name has 1 to {NAME_LIMIT_BYTES} bytes, not {}", name.len());
+    out.push(name.len() as u8);
+    out.extend_from_slice(name.as_bytes());
+}
+
+/// A name.
+pub fn take_name<'a>(from: &mut Cursor<'a>) -> Result<&'a str, Refusal> {
+    let length = usize::from(from.u8()?);
+    if !(1..=NAME_LIMIT_BYTES).contains(&length) {
+        return Err(Refusal::Malformed);
+    }
+    std::str::from_utf8(from.take(length)?).map_err(|_| Refusal::Malformed)
+}
+
+/// Whether `later` may stand behind `earlier`: by name, a name's voter first,
+/// each at most once.
+fn in_order(earlier: &Member, later: &Member) -> bool {
+    (&earlier.name, !earlier.voter) < (&later.name, !later.voter)
+}
+
+/// Appends members. Panics if they are too many or out of order.
+pub fn put_membership(membership: &Membership, out: &mut Vec<u8>) {
+    let members = &membership.members;
+    let count = members.len();
+    assert!(count <= MEMBERS_LIMIT, "{count} members in a cluster that takes {MEMBERS_LIMIT}");
+    assert!(members.is_sorted_by(in_order), "members are out of order: {members:?}");
+    out.extend_from_slice(&membership.cluster.0.to_le_bytes());
+    put_varint(out, count as u64);
+    for member in members {
+        put_member(member, out);
+    }
+}
+
+/// Members.
+pub fn take_membership(from: &mut Cursor<'_>) -> Result<Membership, Refusal> {
+    let cluster = ClusterId(from.u64()?);
+    let count = from.count(MEMBERS_LIMIT)?;
+    let mut members: Vec<Member> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let member = take_member(from)?;
+        if members.last().is_some_and(|before| !in_order(before, &member)) {
+            return Err(Refusal::Malformed);
+        }
+        members.push(member);
+    }
+    Ok(Membership { cluster, members })
+}
+
+/// How many bytes the members take.
+#[cfg(test)]
+pub fn membership_len(membership: &Membership) -> usize {
+    let member_len = |member: &Member| {
+        let address_len = match member.address {
+            SocketAddr::V4(_) => 4 + 2,
+            SocketAddr::V6(address) => {
+                16 + 2
+                    + varint_len(u64::from(address.flowinfo()))
+                    + varint_len(u64::from(address.scope_id()))
+            }
+        };
+        1 + 1 + member.name.len() + address_len + member.incarnation.map_or(0, |_| 8)
+    };
+    let count_len = varint_len(membership.members.len() as u64);
+    8 + count_len + membership.members.iter().map(member_len).sum::<usize>()
+}
+
+/// Appends a member.
+pub fn put_member(member: &Member, out: &mut Vec<u8>) {
+    let mut head = 0;
+    if member.voter {
+        head |= MEMBER_VOTES;
+    }
+    if member.address.is_ipv6() {
+        head |= MEMBER_IPV6;
+    }
+    if member.incarnation.is_some() {
+        head |= MEMBER_HAS_INCARNATION;
+    }
+    out.push(head);
+    put_name(&member.name, out);
+    let port = member.address.port().to_le_bytes();
+    match member.address {
+        SocketAddr::V4(address) => {
+            out.extend_from_slice(&address.ip().octets());
+            out.extend_from_slice(&port);
+        }
+        SocketAddr::V6(address) => {
+            out.extend_from_slice(&address.ip().octets());
+            out.extend_from_slice(&port);
+            put_varint(out, u64::from(address.flowinfo()));
+            put_varint(out, u64::from(address.scope_id()));
+        }
+    }
+    if let Some(incarnation) = member.incarnation {
+        assert_ne!(incarnation.0, 0, "the incarnation of {} is zero", member.name);
+        out.extend_from_slice(&incarnation.0.to_le_bytes());
+    }
+}
+
+fn take_member(from: &mut Cursor<'_>) -> Result<Member, Refusal> {
+    let head = from.u8()?;
+    if head & !(MEMBER_VOTES | MEMBER_IPV6 | MEMBER_HAS_INCARNATION) != 0 {
+        return Err(Refusal::Malformed);
+    }
+    let name = take_name(from)?;
+    let address = if head & MEMBER_IPV6 == 0 {
+        let ip = Ipv4Addr::from(from.array::<4>()?);
+        SocketAddr::new(IpAddr::V4(ip), from.u16()?)
+    } else {
+        let ip = Ipv6Addr::from(from.array::<16>()?);
+        let port = from.u16()?;
+        let flow = u32::try_from(from.varint()?).map_err(|_| Refusal::Malformed)?;
+        let scope = u32::try_from(from.varint()?).map_err(|_| Refusal::Malformed)?;
+        SocketAddr::V6(SocketAddrV6::new(ip, port, flow, scope))
+    };
+    let incarnation = if head & MEMBER_HAS_INCARNATION == 0 {
+        None
+    } else {
+        let incarnation = Incarnation(from.u64()?);
+        if incarnation.0 == 0 {
+            return Err(Refusal::Malformed);
+        }
+        Some(incarnation)
+    };
+    let voter = head & MEMBER_VOTES != 0;
+    Ok(Member { name: name.to_string(), address, incarnation, voter })
+}
+
+/// A varint that is a term.
+pub fn take_term(from: &mut Cursor<'_>) -> Result<Term, Refusal> {
+    from.varint().map(Term)
+}
+
+/// How many bytes the entry takes at most, among others.
+#[cfg(test)]
+pub fn entry_len(entry: &Entry) -> usize {
+    let payload_len = match &entry.payload {
+        Payload::Empty => 0,
+        Payload::Members(membership) => membership_len(membership),
+        Payload::Client(bytes) => operation_len(bytes),
+    };
+    1 + varint_len(entry.term.0) + payload_len
+}
+
+/// How many bytes the operation takes.
+#[cfg(test)]
+pub fn operation_len(operation: &Bytes) -> usize {
+    varint_len(operation.len() as u64) + operation.len()
+}
