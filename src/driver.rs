@@ -143,7 +143,10 @@ impl NodeThread {
             shared.fail(run, reason);
         }
         shared.stopped(run);
-        shared.refuse_all(&shared.refusal().unwrap_or(RequestError::Stopped));
+        let late = shared.refuse_all(&shared.refusal().unwrap_or(RequestError::Stopped));
+        if let Some(reason) = late {
+            narrate::failed_late(&shared, &reason);
+        }
         // What a panic left behind is not trusted: the next start is a new life.
         let saved = saved.unwrap_or_else(|| Saved::empty(Incarnation(fallback_incarnation())));
         Ended { poll, saved }
@@ -335,11 +338,14 @@ impl<'a> Running<'a> {
                 Ok(Input::Written(run, number)) if run == self.run => {
                     self.engine.written(number, now);
                 }
-                Ok(Input::Saved(run)) if run == self.run => self.engine.saved(now),
+                Ok(Input::Saved(run, None)) if run == self.run => self.engine.saved(now),
+                Ok(Input::Saved(run, Some(why))) if run == self.run => {
+                    self.engine.not_saved(&why);
+                }
                 Ok(Input::DiskFailed(run, reason)) if run == self.run => {
                     return Some(Left::Failed(format!(
-                        "its disk failed, and what is there is not known: {reason}; it can be \
-                         started anew when that is mended"
+                        "its disk failed: {reason}; nothing that it acknowledged is lost: start \
+                         it again when that is mended"
                     )));
                 }
                 Ok(Input::MachinePanicked(said)) => {
@@ -347,7 +353,7 @@ impl<'a> Running<'a> {
                 }
                 // Of a run that is over.
                 Ok(Input::Start | Input::Stop(_)) => {}
-                Ok(Input::Written(..) | Input::Saved(_) | Input::DiskFailed(..)) => {}
+                Ok(Input::Written(..) | Input::Saved(..) | Input::DiskFailed(..)) => {}
                 Err(_) => return None,
             }
         }
@@ -425,7 +431,11 @@ impl<'a> Running<'a> {
         drop(self.socket);
         // As in a turn: who has a reply sees in `Committed` what it speaks of.
         self.shared.published.lock().reach(self.engine.newest());
-        let saved = self.engine.stop(&error, &mut self.output);
+        let mut saved = self.engine.stop(&error, &mut self.output);
+        if self.disk.is_some() {
+            // The disk remembers; nobody looks at what is left here but at its cluster.
+            saved = Saved { hard: saved.hard, ..Saved::empty(saved.incarnation) };
+        }
         answer(&mut self.output);
         // Everybody has an answer; only this thread waits for what the machine and the
         // disk are at.

@@ -54,8 +54,10 @@ pub enum Error {
         /// What it answered.
         source: BoxError,
     },
-    /// This node has stopped for good, and why: a bug of the library or of a
-    /// state machine, or proof of broken safety.
+    /// This node takes no part any more, and why: its disk failed, or a bug of the
+    /// library or of a state machine, or proof of broken safety. Nothing that it
+    /// acknowledged is lost; [`RaftNode::start`](crate::RaftNode::start) after
+    /// [`stop`](crate::RaftNode::stop) tries again.
     #[error("this node has failed: {reason}")]
     Failed {
         /// What happened.
@@ -94,7 +96,8 @@ pub enum RequestError {
     /// The node was stopped before it sent the request anywhere.
     #[error("the node was stopped, and the request was not committed")]
     Stopped,
-    /// The node has stopped for good. The request was not taken.
+    /// The node takes no part any more until it is started again. The request was not
+    /// sent anywhere.
     #[error("the node has failed, and the request was not committed: {reason}")]
     Failed {
         /// What happened to the node.

@@ -149,9 +149,10 @@ impl RaftNode {
     ///
     /// Outstanding requests end: with [`RequestError::Stopped`] if they were never
     /// sent, else with [`RequestError::Unknown`]. Blocks until the thread has ended
-    /// (an `apply` and a write that are under way are waited for) and socket and folder
-    /// are released: another `RaftNode` may take this one's place at once. Idempotent;
-    /// drop does it too.
+    /// (an `apply` that is under way is waited for, and all writes that are: as long as a
+    /// disk hangs, so do `stop`, drop and another `start`) and socket and folder are
+    /// released: another `RaftNode` may take this one's place at once. Idempotent; drop
+    /// does it too.
     ///
     /// Called from within a callback of a node's own (`apply`, `on_commit`, a waker)
     /// it does not wait: the node ends soon after. Like any call that waits, it must
@@ -261,12 +262,20 @@ fn spawn(
         Ok(prepared) => prepared,
         Err(error) => return (Thread::Down(down), Some(error)),
     };
+    let saved = prepared.recovered().unwrap_or(&down.saved);
+    if saved.hard.cluster.is_none() && down.saved.hard.cluster.is_some() {
+        log::warn!(
+            target: "kontiki",
+            "{}: its folder is empty, and was not when it stopped: it begins a new log",
+            shared.name
+        );
+    }
     {
+        let role = public_role(saved.role());
         let mut published = shared.published.lock();
         // What it comes back as; its thread says more as soon as it takes part.
-        let saved = prepared.recovered().unwrap_or(&down.saved);
-        published.role = public_role(saved.role());
-        published.term = published.term.max(saved.hard.term.0);
+        published.role = role;
+        published.term = saved.hard.term.0;
         // A new life knows nothing; another run of the same goes on from here.
         published.entry.take_if(|_| saved.hard.cluster.is_none());
         published.leader = None;

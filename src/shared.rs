@@ -36,8 +36,9 @@ pub(crate) enum Input {
     MachinePanicked(String),
     /// In the run of this number, a write is durable, and all before it.
     Written(u64, WriteNumber),
-    /// In the run of this number, the snapshot that was to be saved is durable.
-    Saved(u64),
+    /// In the run of this number, the snapshot that was to be saved is durable, or
+    /// found no room: then why.
+    Saved(u64, Option<String>),
     /// In the run of this number, the disk failed: why.
     DiskFailed(u64, String),
 }
@@ -284,16 +285,21 @@ impl Shared {
     /// take part any more, and holds no ticket. A caller takes his ticket, then looks
     /// how the node stands, then queues. So who took it too late to be seen here
     /// sees that the node has stopped; who is seen is waited for, and that is short.
-    pub(crate) fn refuse_all(&self, error: &RequestError) {
+    ///
+    /// Says what went wrong after the run was over, if anything did.
+    pub(crate) fn refuse_all(&self, error: &RequestError) -> Option<String> {
+        let mut late = None;
         loop {
             let last = self.gauge.requests.load(Ordering::SeqCst) == 0;
             while let Ok(input) = self.inputs.try_recv() {
-                if let Input::Request(ticket, _) = input {
-                    ticket.answer(Err(error.clone()));
+                match input {
+                    Input::Request(ticket, _) => ticket.answer(Err(error.clone())),
+                    Input::DiskFailed(_, reason) => late = Some(reason),
+                    _ => {}
                 }
             }
             if last {
-                return;
+                return late;
             }
             std::thread::yield_now();
         }

@@ -105,6 +105,35 @@ impl Core {
         }
     }
 
+    /// A snapshot says that it ends with an entry of another term.
+    pub fn bug_mistakes_the_term_of_its_snapshot(&mut self) {
+        if let Some(snapshot) = &mut self.snapshot {
+            snapshot.id.term = snapshot.id.term.next();
+        }
+    }
+
+    /// A snapshot has the members as they were before the newest of them came.
+    pub fn bug_forgets_the_newest_members_in_its_snapshot(&mut self) {
+        if let Some(snapshot) = &mut self.snapshot {
+            snapshot.members.members.pop();
+        }
+    }
+
+    /// A snapshot counts as durable when it is installed.
+    pub fn bug_counts_a_snapshot_before_it_is_durable(&mut self) {
+        if !self.leads() {
+            self.durability.bug_says_durable(self.log.base_index());
+        }
+    }
+
+    /// What followed in a log whose place a snapshot took is kept behind it.
+    pub fn bug_keeps_the_tail_behind_a_snapshot(&mut self, tail: Vec<Entry>) {
+        for entry in tail {
+            let index = self.log.append(entry);
+            self.durability.appended(index);
+        }
+    }
+
     fn voters(&self) -> Vec<Incarnation> {
         let members = self.members().into_iter().flat_map(|members| &members.members);
         members.filter(|member| member.voter).filter_map(|member| member.incarnation).collect()

@@ -23,12 +23,21 @@ use super::types::{Incarnation, Payload, Term, Time};
 
 /// A write that takes longer than so many of the longest election timeouts hangs.
 const DISK_PATIENCE: u64 = 5;
+/// Or than this, in microseconds.
+const DISK_PATIENCE_MOST: u64 = 10_000_000;
+/// So many failed candidacies leave the timeouts as they are; each further one doubles
+/// the longest, up to so many times.
+const CANDIDACIES_FREE: u64 = 2;
+const CANDIDACIES_MOST: u64 = 4;
 
 impl Core {
-    /// A fresh random timeout, each time (Raft §5.2).
+    /// A fresh random timeout, each time (Raft §5.2). Where candidate after candidate
+    /// failed, an election takes longer than was thought, for want of quick disks
+    /// perhaps: candidates stand further apart then, or they would meet for ever.
     pub(super) fn reset_election_timer(&mut self, now: Time) {
         let (least, most) = self.setup.election_timeout;
-        self.election_at = now.plus(self.rng.between(least, most));
+        let failed = self.candidacies.saturating_sub(CANDIDACIES_FREE).min(CANDIDACIES_MOST);
+        self.election_at = now.plus(self.rng.between(least, most << failed));
     }
 
     pub(super) fn tick_election(&mut self, now: Time) {
@@ -39,7 +48,7 @@ impl Core {
         if self.leader().is_some() {
             self.become_follower(self.hard.term, None, now, "heard no leader for too long");
         }
-        if self.disk_hangs(now) {
+        if self.disk_hangs(now).is_some() {
             // It could not even vote for itself.
             self.reset_election_timer(now);
         } else if self.is_voter() {
@@ -47,16 +56,35 @@ impl Core {
         }
     }
 
-    /// Whether a write takes so long that this node is of no use as a leader.
-    fn disk_hangs(&self, now: Time) -> bool {
-        let patience = self.setup.election_timeout.1 * DISK_PATIENCE;
-        self.durability.waiting_since().is_some_and(|since| now.since(since) > patience)
+    /// For how long a write has been under way, in microseconds, if that is so long
+    /// that this node is of no use as a leader.
+    pub fn disk_hangs(&self, now: Time) -> Option<u64> {
+        let patience = (self.setup.election_timeout.1 * DISK_PATIENCE).min(DISK_PATIENCE_MOST);
+        let waits = now.since(self.durability.waiting_since()?);
+        (waits > patience).then_some(waits)
+    }
+
+    /// Says so once, and once that it is over.
+    pub(super) fn watch_disk(&mut self, now: Time) {
+        let hangs = self.disk_hangs(now);
+        if hangs.is_some() == self.hanging {
+            return;
+        }
+        self.hanging = hangs.is_some();
+        let text = match hangs {
+            Some(waits) => format!(
+                "its disk has not finished a write for {} ms: what rests on it waits",
+                waits / 1000
+            ),
+            None => "its disk has finished what it was at".to_string(),
+        };
+        self.tell(Detail::Turns, || Note::Warning(text));
     }
 
     /// A leader whose disk hangs lets another lead: its heartbeats would go on, and
     /// nothing that it is asked for would ever be done (pitfall 62).
     pub(super) fn check_disk(&mut self, now: Time) {
-        if matches!(self.role, Role::Leader(_)) && self.disk_hangs(now) {
+        if matches!(self.role, Role::Leader(_)) && self.disk_hangs(now).is_some() {
             self.become_follower(self.hard.term, None, now, "its disk hangs");
         }
     }
@@ -146,6 +174,7 @@ impl Core {
             self.fail(Failure::TermsExhausted);
             return;
         }
+        self.candidacies += 1;
         self.hard.term = self.hard.term.next();
         self.hard.voted_for = Some(self.me.incarnation);
         self.durability.hard_changed();
@@ -232,13 +261,15 @@ impl Core {
             rounds: Default::default(),
             reads: Default::default(),
             seen: Default::default(),
-            uncommitted_bytes: self
+            settled: self.applicable(),
+            unsettled_bytes: self
                 .log
-                .from(self.commit_index.next())
+                .from(self.applicable().next())
                 .map(|(_, entry)| entry.size_bytes())
                 .sum(),
         }));
         self.campaigns = 0;
+        self.candidacies = 0;
         self.follow_members(now);
         self.tell(Detail::Turns, || Note::Role("is elected".to_string()));
         let me = self.me.incarnation;
@@ -328,6 +359,7 @@ impl Core {
         }
         self.leader_heard_at = Some(now);
         self.campaigns = 0;
+        self.candidacies = 0;
         self.reset_election_timer(now);
         Ok(true)
     }

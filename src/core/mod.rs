@@ -131,6 +131,10 @@ pub struct Core {
     waiting_note_at: Time,
     /// How often this node has asked for votes since it last knew a leader.
     campaigns: u64,
+    /// How often it has stood for election since then.
+    candidacies: u64,
+    /// Whether it was told that the disk hangs.
+    hanging: bool,
     failure: Option<Failure>,
     detail: Detail,
     sends: Vec<Outgoing>,
@@ -164,6 +168,8 @@ impl Core {
             quorum_at: None,
             waiting_note_at: now,
             campaigns: 0,
+            candidacies: 0,
+            hanging: false,
             failure: None,
             detail: Detail::Turns,
             sends: Vec::new(),
@@ -253,6 +259,7 @@ impl Core {
         self.durability.complete(number);
         self.count_own_vote(now);
         self.advance_commit(now);
+        self.settle();
         while let Some((gate, _)) = self.held.front() {
             if !self.durability.is_completed(*gate) {
                 break;
@@ -267,6 +274,7 @@ impl Core {
             return;
         }
         self.tick_lives(now);
+        self.watch_disk(now);
         self.tick_leader(now);
         self.tick_election(now);
     }

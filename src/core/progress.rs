@@ -69,8 +69,8 @@ pub struct Progress {
     next_index: Index,
     state: State,
     window: usize,
-    /// The last append that was given up: its late answer tells how long an answer
-    /// takes, or a slow path would never be measured.
+    /// The last append or piece that was given up: its late answer tells how long an
+    /// answer takes, or a slow path would never be measured.
     given_up: Option<Sent>,
     /// Unanswered probes in a row.
     unanswered: u32,
@@ -178,13 +178,16 @@ impl Progress {
         }
         let (left_at, lost) = sending.on_answer(seq, received, now);
         self.unanswered = 0;
-        if let Some(at) = left_at {
-            self.on_round_trip(now.since(at));
+        match left_at {
+            // It came again, or after it was given up.
+            None => self.measure_given_up(seq, now),
+            Some(at) => {
+                self.on_round_trip(now.since(at));
+                self.window = (self.window + WINDOW_STEP).min(WINDOW_MOST);
+            }
         }
         if lost {
             self.halve_window();
-        } else {
-            self.window = (self.window + WINDOW_STEP).min(WINDOW_MOST);
         }
     }
 
@@ -321,7 +324,7 @@ impl Progress {
         let since = match &self.state {
             State::Probe { under_way } => under_way.as_ref().map(|sent| sent.at),
             State::Replicate { under_way, .. } => under_way.front().map(|sent| sent.at),
-            State::Snapshot(sending) => sending.waiting_since(),
+            State::Snapshot(sending) => sending.oldest_under_way().map(|(_, at)| at),
         }?;
         Some(since.plus(self.patience()))
     }
@@ -344,6 +347,8 @@ impl Progress {
                 self.become_probe(self.match_index.next());
             }
             State::Snapshot(sending) => {
+                let oldest = sending.oldest_under_way();
+                self.given_up = oldest.map(|(seq, at)| Sent { seq, last: Index(0), bytes: 0, at });
                 sending.give_up();
                 self.halve_window();
             }
@@ -558,15 +563,35 @@ mod tests {
         assert_eq!((progress.match_index(), progress.next_index()), (Index(9), Index(10)));
     }
 
-    /// An answer that comes again is no news: it makes no room for more.
-    #[test]
-    fn a_repeated_answer_to_a_piece_widens_nothing() {
+    fn sent_a_snapshot() -> (Progress, SnapshotId) {
         let id = SnapshotId { index: Index(9), length: 10_000, ..SnapshotId::default() };
         let members = Membership::new(ClusterId(1), Vec::new());
         let data = Bytes::from(vec![7; 10_000]);
         let snapshot = Snapshot { id, members_index: Index(1), members, data };
         let mut progress = Progress::new(Index(9), Time(0));
         progress.become_snapshot(&snapshot);
+        (progress, id)
+    }
+
+    /// The same for pieces of a snapshot: else one at a time would travel for ever.
+    #[test]
+    fn a_path_that_became_slow_is_measured_by_pieces() {
+        let (mut progress, id) = sent_a_snapshot();
+        progress.next_piece(1_000, 1, Time(0)).expect("a piece");
+        progress.on_received(1, id, 1_000, Time(1_000));
+        progress.next_piece(1_000, 2, Time(10_000)).expect("a piece");
+        assert!(progress.on_tick(Time(60_000)), "it was quick before");
+        progress.next_piece(1_000, 3, Time(60_000)).expect("the same piece");
+        progress.on_received(2, id, 2_000, Time(90_000));
+        progress.next_piece(1_000, 4, Time(100_000)).expect("the next piece");
+        let patience = progress.deadline().expect("an answer is awaited").since(Time(100_000));
+        assert!(patience > 80_000, "an answer takes 80 ms, {patience} us are waited");
+    }
+
+    /// An answer that comes again is no news: it makes no room for more.
+    #[test]
+    fn a_repeated_answer_to_a_piece_widens_nothing() {
+        let (mut progress, id) = sent_a_snapshot();
         let before = progress.window;
         for (seq, offset) in [(1, 0), (2, 1_000)] {
             let (_, at, piece) = progress.next_piece(1_000, seq, Time(0)).expect("a piece");

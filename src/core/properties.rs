@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::effect::RoleName;
-use super::state::{Hard, Role, UNCOMMITTED_BYTES};
+use super::state::{Hard, Role, UNSETTLED_BYTES};
 use super::types::{ClusterId, Entry, Incarnation, Index, Life, Payload, Run, Term};
 use super::{Core, HELD_MOST};
 
@@ -108,9 +108,9 @@ pub fn check_bounds(core: &Core) -> Verdict {
     }
     if let Role::Leader(leader) = &core.role {
         // It takes one more as long as it is not full.
-        let most = UNCOMMITTED_BYTES + ENTRY_BYTES;
-        let bytes = leader.uncommitted_bytes;
-        ensure(&BOUNDED, bytes <= most, || format!("{bytes} bytes are not committed"))?;
+        let most = UNSETTLED_BYTES + ENTRY_BYTES;
+        let bytes = leader.unsettled_bytes;
+        ensure(&BOUNDED, bytes <= most, || format!("{bytes} bytes are not committed and durable"))?;
     }
     Ok(())
 }

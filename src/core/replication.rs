@@ -46,7 +46,7 @@ impl Core {
     pub(super) fn append_own(&mut self, payload: Payload) -> Index {
         let entry = Entry { term: self.hard.term, payload };
         if let Role::Leader(leader) = &mut self.role {
-            leader.uncommitted_bytes += entry.size_bytes();
+            leader.unsettled_bytes += entry.size_bytes();
         }
         self.append_to_log(entry)
     }
@@ -465,18 +465,21 @@ impl Core {
         if reached == self.commit_index {
             return;
         }
-        let newly = reached.0 - self.commit_index.0;
-        let bytes: usize = self
-            .log
-            .from(self.commit_index.next())
-            .take(newly as usize)
-            .map(|(_, entry)| entry.size_bytes())
-            .sum();
         self.commit_to(reached);
-        if let Role::Leader(leader) = &mut self.role {
-            leader.uncommitted_bytes = leader.uncommitted_bytes.saturating_sub(bytes);
-        }
+        self.settle();
         self.admit(now);
+    }
+
+    /// What is committed, and durable here, makes room for more. The followers' disks
+    /// may be quicker than the leader's: what waits for its own is held as well.
+    pub(super) fn settle(&mut self) {
+        let settled = self.applicable();
+        let Role::Leader(leader) = &mut self.role else { return };
+        let newly = settled.0.saturating_sub(leader.settled.0) as usize;
+        let entries = self.log.from(leader.settled.next()).take(newly);
+        let bytes: usize = entries.map(|(_, entry)| entry.size_bytes()).sum();
+        leader.unsettled_bytes = leader.unsettled_bytes.saturating_sub(bytes);
+        leader.settled = leader.settled.max(settled);
     }
 }
 

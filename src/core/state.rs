@@ -46,6 +46,13 @@ pub struct Record {
     pub install: Option<Snapshot>,
 }
 
+impl Record {
+    /// About how many bytes of entries it carries.
+    pub fn size_bytes(&self) -> usize {
+        self.entries.iter().map(Entry::size_bytes).sum()
+    }
+}
+
 /// What a node comes back with.
 #[derive(Clone, Debug)]
 pub struct Saved {
@@ -270,8 +277,8 @@ pub struct Candidate {
 
 /// So many rounds of heartbeats are remembered, to tell when an answered one began.
 const ROUNDS_KEPT: usize = 256;
-/// A leader holds at most so many bytes that are not committed.
-pub const UNCOMMITTED_BYTES: usize = 256 * 1024 * 1024;
+/// A leader holds at most so many bytes that are not committed, or not on its disk.
+pub const UNSETTLED_BYTES: usize = 256 * 1024 * 1024;
 
 /// What a leader holds.
 #[derive(Debug)]
@@ -291,8 +298,10 @@ pub struct Leader {
     pub reads: ReadRounds,
     /// What repeats are looked for in.
     pub seen: Seen,
-    /// Bytes appended and not committed.
-    pub uncommitted_bytes: usize,
+    /// The end of what is committed, and durable here.
+    pub settled: Index,
+    /// Bytes appended behind that.
+    pub unsettled_bytes: usize,
 }
 
 impl Leader {
@@ -302,9 +311,9 @@ impl Leader {
         self.seq
     }
 
-    /// Whether no more is taken until something is committed.
+    /// Whether no more is taken until something is committed, and durable here.
     pub fn is_full(&self) -> bool {
-        self.uncommitted_bytes >= UNCOMMITTED_BYTES
+        self.unsettled_bytes >= UNSETTLED_BYTES
     }
 
     /// A round of heartbeats begins. One that begins within `apart` microseconds of

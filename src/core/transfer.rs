@@ -169,9 +169,9 @@ impl Sending {
         self.answered_since.is_some_and(|since| now.since(since) >= FORGOTTEN_AFTER)
     }
 
-    /// When the oldest piece under way left.
-    pub fn waiting_since(&self) -> Option<Time> {
-        self.under_way.front().map(|piece| piece.at)
+    /// The oldest piece under way: as which message it left, and when.
+    pub fn oldest_under_way(&self) -> Option<(u64, Time)> {
+        self.under_way.front().map(|piece| (piece.seq, piece.at))
     }
 
     fn lose(&mut self, pieces: impl IntoIterator<Item = Piece>) {
@@ -320,7 +320,7 @@ mod tests {
                 sending.on_sent(seq, offset, piece.len(), Time(now));
                 pieces.push((seq, offset, piece));
             }
-            if sending.waiting_since().is_some_and(|since| now - since.0 > 20_000) {
+            if sending.oldest_under_way().is_some_and(|(_, since)| now - since.0 > 20_000) {
                 sending.give_up();
             }
             if !pieces.is_empty() {

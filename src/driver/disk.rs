@@ -25,6 +25,10 @@ use crate::guard;
 use crate::shared::{Input, Shared};
 use crate::storage::{OsFiles, Saver, StorageError, Store};
 
+/// A batch holds so many bytes of entries before it goes to the disk: what waits is
+/// written more than once then, rather than held twice.
+const BATCH_BYTES: usize = 16 << 20;
+
 /// What the disk's thread is asked for.
 enum Work {
     Write(Vec<Record>),
@@ -77,8 +81,14 @@ impl DiskThread {
         let (saver, run) = (self.saver.clone(), self.run);
         let name = format!("{}-snapshot", self.shared.name);
         let body = move |shared: &Shared| {
-            saver.save(&snapshot)?;
-            shared.put(Input::Saved(run));
+            match saver.save(&snapshot) {
+                Ok(()) => shared.put(Input::Saved(run, None)),
+                // The log is as it was, and has room set aside.
+                Err(error) if error.is_full() => {
+                    shared.put(Input::Saved(run, Some(error.to_string())));
+                }
+                Err(error) => return Err(error),
+            }
             Ok(())
         };
         self.saving = Some(spawn(name, &self.shared, run, body)?);
@@ -128,16 +138,22 @@ fn serve(
     mut store: Store<OsFiles>,
     waiting: &Receiver<Work>,
 ) -> Result<(), StorageError> {
-    let mut records = Vec::new();
+    let mut records: Vec<Record> = Vec::new();
     while let Ok(first) = waiting.recv() {
         let mut trim = None;
-        for work in std::iter::once(first).chain(waiting.try_iter()) {
+        let mut bytes = 0;
+        let mut next = Some(first);
+        while let Some(work) = next {
             match work {
-                Work::Write(more) => records.extend(more),
+                Work::Write(more) => {
+                    bytes += more.iter().map(Record::size_bytes).sum::<usize>();
+                    records.extend(more);
+                }
                 Work::Trim(base) => trim = Some(base),
             }
+            next = if bytes < BATCH_BYTES { waiting.try_recv().ok() } else { None };
         }
-        if let Some(last) = records.last().map(|record: &Record| record.number) {
+        if let Some(last) = records.last().map(|record| record.number) {
             store.append(&records)?;
             store.sync()?;
             records.clear();

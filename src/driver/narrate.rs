@@ -178,6 +178,16 @@ pub(super) fn failed(shared: &Shared, reason: &str) {
     log::error!(target: "kontiki", "{place} takes no part any more: {reason}");
 }
 
+/// The node has stopped, and then its disk failed.
+pub(super) fn failed_late(shared: &Shared, reason: &str) {
+    let place = place(shared, Some(Role::Stopped));
+    log::warn!(
+        target: "kontiki",
+        "{place} its last writes did not reach the disk: {reason}; nothing that it acknowledged \
+         is lost"
+    );
+}
+
 /// How a line begins that no step of the protocol tells: node, term and role, the
 /// published one if no other is given.
 fn place(shared: &Shared, role: Option<Role>) -> String {

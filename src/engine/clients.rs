@@ -89,6 +89,8 @@ pub(crate) struct Clients<T> {
     queued_from: u64,
     /// When the `Sent` are looked through.
     retry_at: Time,
+    /// How often a session was asked for.
+    opened: u32,
     renewed_at: Option<Time>,
     highest_logged: Index,
     /// The session is asked to take note of the floor, and of being in use.
@@ -110,6 +112,7 @@ impl<T> Clients<T> {
             base: 1,
             queued_from: 1,
             retry_at: Time(u64::MAX),
+            opened: 0,
             renewed_at: None,
             highest_logged: Index(0),
             renew: false,
@@ -160,6 +163,7 @@ impl<T> Clients<T> {
         self.queued_from = self.base;
         if let Session::Opening { sent_at } = &mut self.session {
             *sent_at = None;
+            self.opened = 0;
         }
         self.reads.on_leader_change();
     }
@@ -207,6 +211,7 @@ impl<T> Clients<T> {
             Outcome::Opened { session } => {
                 if !matches!(self.session, Session::Open { .. }) {
                     self.session = Session::Open { id: session };
+                    self.opened = 0;
                     self.queued_from = self.base;
                 }
             }
@@ -293,11 +298,14 @@ impl<T> Clients<T> {
     }
 
     fn open(&mut self, core: &mut Core, sent_at: Option<Time>, now: Time) {
-        if sent_at.is_some_and(|at| now.since(at) < self.patience) {
+        // Ever more rarely: it may wait for this node's own disk or state machine.
+        let patience = self.patience << self.opened.min(4);
+        if sent_at.is_some_and(|at| now.since(at) < patience) {
             return;
         }
         let operation = operation::open(self.own.incarnation, self.own.run);
         let sent = submit(core, operation, sent_at.is_some());
+        self.opened += u32::from(sent);
         self.session = Session::Opening { sent_at: sent.then_some(now).or(sent_at) };
     }
 

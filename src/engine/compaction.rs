@@ -22,6 +22,8 @@ const LOG_BYTES: u64 = 64 * 1024 * 1024;
 /// least a part of its size before the next.
 const LARGE_BYTES: u64 = 1024 * 1024;
 const LARGE_PART: u64 = 4;
+/// A snapshot that is not on the disk after so long is told, in microseconds.
+const SAVING_LONG: u64 = 30_000_000;
 
 /// What has been handed out since the last snapshot.
 #[derive(Debug)]
@@ -43,8 +45,8 @@ enum Stage {
     Asked,
     /// It was, or could not be.
     Made(Result<Snapshot, String>),
-    /// It goes to the disk.
-    Saving(Box<Snapshot>),
+    /// It goes to the disk, since then; whether it was told that this takes long.
+    Saving(Box<Snapshot>, Time, bool),
 }
 
 impl Compaction {
@@ -95,7 +97,7 @@ impl<T> Engine<T> {
                     Keeps::InMemory => self.core.compact(snapshot, now),
                     Keeps::OnDisk => {
                         output.save = Some(snapshot.clone());
-                        self.compaction.stage = Stage::Saving(Box::new(snapshot));
+                        self.compaction.stage = Stage::Saving(Box::new(snapshot), now, false);
                     }
                 }
             }
@@ -105,6 +107,14 @@ impl<T> Engine<T> {
                     "the state machine gave no snapshot, and is asked again after {every} entries: \
                      {reason}"
                 ));
+            }
+            Stage::Saving(snapshot, since, false) if now.since(since) > SAVING_LONG => {
+                self.core.warn(format!(
+                    "the snapshot at {} is not on the disk after {} s, and the log grows",
+                    snapshot.id.index,
+                    now.since(since) / 1_000_000
+                ));
+                self.compaction.stage = Stage::Saving(snapshot, since, true);
             }
             other => self.compaction.stage = other,
         }
@@ -118,10 +128,19 @@ impl<T> Engine<T> {
 
     /// The snapshot that went to the disk is durable there.
     pub(crate) fn saved(&mut self, now: Time) {
-        if let Stage::Saving(snapshot) = std::mem::replace(&mut self.compaction.stage, Stage::Idle)
-        {
+        let stage = std::mem::replace(&mut self.compaction.stage, Stage::Idle);
+        if let Stage::Saving(snapshot, ..) = stage {
             self.core.compact(*snapshot, now);
         }
+    }
+
+    /// There was no room for it: the log stays as long as it is.
+    pub(crate) fn not_saved(&mut self, why: &str) {
+        self.compaction.stage = Stage::Idle;
+        let every = self.compaction.every;
+        self.core.warn(format!(
+            "its snapshot was not kept, and another is taken after {every} entries: {why}"
+        ));
     }
 }
 

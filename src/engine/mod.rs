@@ -320,6 +320,9 @@ impl<T> Engine<T> {
             if snapshot.id.index > applicable {
                 return false; // it is not durable yet
             }
+            // What of the own commands is in it is told when it is restored; what is
+            // not was never applied.
+            self.clients.on_truncated(self.handed.next());
             self.handed = snapshot.id.index;
             self.compaction.restored(snapshot);
         }
@@ -438,6 +441,14 @@ pub(crate) fn public_role(role: RoleName) -> committed::Role {
 /// What a request that met its deadline and cannot have been committed is told:
 /// that it was not `done` in time, and why.
 fn out_of_time(core: &Core, done: &str, timeout: u64, now: Time) -> RequestError {
+    if let Some(waits) = core.disk_hangs(now) {
+        let reason = format!(
+            "it was not {done} within {} ms: this node's disk has not finished a write for {} ms",
+            timeout / 1000,
+            waits / 1000
+        );
+        return RequestError::Refused { reason };
+    }
     let why = match (core.waiting(now), core.leader()) {
         (Some(Waiting::ForVoters(names)), _) => {
             format!("the cluster is not founded yet, for want of {}", names.join(", "))

@@ -42,15 +42,20 @@ pub(crate) enum StorageError {
     },
 }
 
+impl StorageError {
+    /// Whether there was no room, and nothing else is wrong.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, StorageError::Io { source, .. } if is_full(source))
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// A full disk is the one error of the system's that its own text leaves half said.
 fn advice(source: &io::Error) -> &'static str {
-    match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; the node stops, and nothing that it acknowledged is lost: make room and start it \
-             again"
-        }
-        _ => "",
-    }
+    if is_full(source) { "; make room" } else { "" }
 }
 
 /// Damage, with what helps against any damage.

@@ -12,6 +12,8 @@ pub(super) struct Batch {
     bytes: Vec<u8>,
     /// Each record: where its frame begins in `bytes`, and where its payload ends.
     records: Vec<(usize, usize)>,
+    /// So many zeros stand behind the frames.
+    zeros: usize,
 }
 
 /// Memory that one large batch took is given back.
@@ -23,6 +25,7 @@ impl Batch {
         self.bytes.clear();
         self.bytes.shrink_to(KEPT_BYTES);
         self.records.clear();
+        self.zeros = 0;
     }
 
     /// Adds the record whose payload `put` appends.
@@ -36,9 +39,17 @@ impl Batch {
         self.bytes.resize(end.next_multiple_of(FRAME_ALIGNMENT), 0);
     }
 
-    /// How many bytes it will take.
+    /// How many bytes the frames take.
     pub(super) fn len(&self) -> u64 {
-        self.bytes.len() as u64
+        (self.bytes.len() - self.zeros) as u64
+    }
+
+    /// Adds zeros behind the frames, so that so many bytes are written.
+    pub(super) fn extend_by_zeros(&mut self, len: u64) {
+        let frames = self.bytes.len();
+        assert!(len >= frames as u64, "{frames} bytes cut to {len}");
+        self.bytes.resize(len as usize, 0);
+        self.zeros = self.bytes.len() - frames;
     }
 
     /// The frames as they stand behind `end` in a segment of which all up to
@@ -58,7 +69,8 @@ impl Batch {
             before[start..].copy_from_slice(&head);
             chain = chain_on(chain, &head);
         }
-        (&self.bytes, End { at: end.at + self.bytes.len() as u64, chain })
+        let at = end.at + self.len();
+        (&self.bytes, End { at, chain })
     }
 }
 

@@ -91,9 +91,5 @@ mod tests;
 
 pub use self::describe::inspect;
 pub(crate) use self::{
-    error::StorageError,
-    files::Files,
-    os::{OsFiles, folder_name},
-    snapshots::Saver,
-    store::{Recovered, Store},
+    error::StorageError, files::Files, os::OsFiles, snapshots::Saver, store::Store,
 };

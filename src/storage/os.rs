@@ -17,24 +17,16 @@ struct Folder {
     path: PathBuf,
     /// The folder itself, to be synced.
     itself: File,
-    /// Held open: the system frees the lock when it is closed, also by a crash.
-    _lock: File,
+    /// Held open: the system frees the lock when the process dies.
+    lock: File,
 }
 
-/// The name of a node's folder among those of the other nodes: its own, with every
-/// byte that could mean something to a file system written as `%` and two digits.
-pub(crate) fn folder_name(node_name: &str) -> String {
-    let mut folder = String::new();
-    for byte in node_name.bytes() {
-        let plain = byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-        // A leading dot would hide the folder, or be it or the one above.
-        if plain || (byte == b'.' && !folder.is_empty()) {
-            folder.push(char::from(byte));
-        } else {
-            folder.push_str(&format!("%{byte:02x}"));
-        }
+/// A process that is just being spawned holds copies of all that is open here: the
+/// lock is let go by name, not by being closed.
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
     }
-    folder
 }
 
 impl OsFiles {
@@ -53,7 +45,7 @@ impl OsFiles {
             TryLockError::Error(error) => error,
         });
         locked.doing(|| format!("lock the directory {}", dir.display()))?;
-        Ok(OsFiles(Arc::new(Folder { path: dir.to_path_buf(), itself, _lock: lock })))
+        Ok(OsFiles(Arc::new(Folder { path: dir.to_path_buf(), itself, lock })))
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -88,14 +88,14 @@ mod tests {
                 shape.forget(Index(base as u64));
                 assert_eq!(shape.cut(Index(cut as u64)), Term(terms[cut]));
                 shape.push(Term(9));
+                let expected = |index: usize| match index {
+                    _ if index < base => None,
+                    _ if index <= cut => Some(Term(terms[index])),
+                    _ => (index == cut + 1).then_some(Term(9)),
+                };
                 for index in 0..10 {
-                    let expected = match index {
-                        _ if index < base => None,
-                        _ if index <= cut => Some(Term(terms[index])),
-                        _ => (index == cut + 1).then_some(Term(9)),
-                    };
                     let found = shape.term_at(Index(index as u64));
-                    assert_eq!(found, expected, "{index}, base {base}, cut at {cut}");
+                    assert_eq!(found, expected(index), "{index}, base {base}, cut at {cut}");
                 }
                 assert_eq!(shape.last(), (Index(cut as u64 + 1), Term(9)));
             }

@@ -23,6 +23,13 @@ use super::snapshots::{self, Saver};
 /// covers is freed by whole segments.
 pub(super) const SEGMENT_BYTES: u64 = 16 << 20;
 
+/// Whenever a write reaches behind one of these, in bytes, the zeros up to the next
+/// are written along. A file system takes note of each block that is written for the
+/// first time, which can cost a sync as much as the data does; so it does that for
+/// many blocks at once. (Zeros in all of the segment, when it is begun, would be
+/// written twice at a time when somebody waits.)
+const WINDOW_BYTES: u64 = 64 << 10;
+
 /// What a node comes back with.
 pub(crate) struct Recovered {
     /// Its log, and all that belongs to it.
@@ -52,6 +59,8 @@ struct Active<File> {
     salt: Salt,
     len: u64,
     end: End,
+    /// Up to here all was written once, be it zeros.
+    written: u64,
     /// Up to here all is durable.
     synced: u64,
     /// Whether a record was appended since.
@@ -198,6 +207,11 @@ impl<F: Files> Store<F> {
             self.rotate(checkpoint, self.batch.len())?;
         }
         let active = &mut self.active;
+        let end = active.end.at + self.batch.len();
+        if end > active.written {
+            active.written = end.next_multiple_of(WINDOW_BYTES).min(active.len);
+            self.batch.extend_by_zeros(active.written - active.end.at);
+        }
         let (bytes, end) = self.batch.seal(&active.salt, active.end, active.synced);
         let written = self.files.write_at(&active.file, active.end.at, bytes);
         (active.end, active.is_dirty) = (end, true);
@@ -347,7 +361,15 @@ fn begin_segment<F: Files>(
     node.newest = number;
     write_node(files, node)?;
     let end = End { at: FRAMES_AT, chain: chain_of_head(&bytes) };
-    Ok(Active { file, salt: head.salt(), len, end, synced: end.at, is_dirty: false })
+    Ok(Active {
+        file,
+        salt: head.salt(),
+        len,
+        end,
+        written: end.at,
+        synced: end.at,
+        is_dirty: false,
+    })
 }
 
 /// Opens the newest segment to be written to from its head on.
@@ -360,7 +382,7 @@ fn reuse<F: Files>(
     let file = files.open(&name).doing(|| format!("open {}", files.describe(&name)))?;
     let Newest { len, end, .. } = *newest;
     let salt = Salt::new(node.incarnation, node.newest);
-    Ok(Active { file, salt, len, end, synced: end.at, is_dirty: false })
+    Ok(Active { file, salt, len, end, written: end.at, synced: end.at, is_dirty: false })
 }
 
 /// Makes durable what was found. It was read, but perhaps only from memory: if the

@@ -61,7 +61,11 @@ impl World {
 /// stands for some that are.
 fn describe_log(core: &Core) -> String {
     let log = core.log();
-    let terms: Vec<String> = log.from(Index(1)).map(|(_, entry)| entry.term.to_string()).collect();
+    let mut terms: Vec<String> =
+        log.from(Index(1)).map(|(_, entry)| entry.term.to_string()).collect();
+    if terms.len() > TERMS_SHOWN {
+        terms.splice(..terms.len() - TERMS_SHOWN, ["...".to_string()]);
+    }
     let mut line = String::new();
     if let Some(id) = core.snapshot().map(|s| s.id).filter(|id| id.index > log.base_index()) {
         line += &format!(" snapshot {}@{}", id.index, id.term);

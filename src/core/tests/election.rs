@@ -433,3 +433,17 @@ fn messages_that_wait_for_a_disk_are_bounded() {
     assert_eq!(world.core(1).held.len(), 0);
     assert!(votes(&world).contains(&(1, 0)));
 }
+
+/// Where a vote takes longer to write than the longest timeout, candidates that failed
+/// stand further apart: they do not meet for ever.
+#[test]
+fn slow_disks_elect_a_leader_in_bounded_time() {
+    for write in [100, 150, 200, 300, 600] {
+        for seed in 1..=5 {
+            let mut world = World::new(Plan::voters(3).seed(seed));
+            world.faults.write = (write * MS, write * MS);
+            (0..3).for_each(|place| world.start(place));
+            world.run_until(40_000 * MS, "a leader", |world| !world.leaders().is_empty());
+        }
+    }
+}

@@ -64,7 +64,7 @@ fn a_repeat_of_what_is_committed_goes_in_again() {
 #[test]
 fn a_new_leader_counts_the_tail_that_it_did_not_append() {
     let uncommitted = |core: &Core| match &core.role {
-        Role::Leader(leader) => leader.uncommitted_bytes,
+        Role::Leader(leader) => leader.unsettled_bytes,
         _ => 0,
     };
     let mut world = World::with_logs(Plan::voters(3), &[&[1, 1, 1, 1], &[1, 1, 1, 1], &[1]], 1);
@@ -93,7 +93,8 @@ fn an_answer_tells_when_its_round_began_among_thousands() {
         rounds: Default::default(),
         reads: Default::default(),
         seen: Default::default(),
-        uncommitted_bytes: 0,
+        settled: Index(0),
+        unsettled_bytes: 0,
     };
     let every = 20;
     for round in 0..25_000 {
@@ -106,4 +107,26 @@ fn an_answer_tells_when_its_round_began_among_thousands() {
         assert!(known.is_some_and(|at| at <= began), "{late} rounds late: {known:?}");
         assert!(known.is_some_and(|at| began.since(at) < 30 * MS / 8), "{late} rounds late");
     }
+}
+
+/// Pitfall 63: a leader whose disk is slower than those of its followers commits
+/// without it, and still takes no more than it may hold.
+#[test]
+fn what_waits_for_the_leaders_own_disk_is_counted() {
+    let mut world = World::founded(Plan::voters(3));
+    let leader = world.leaders()[0];
+    let waiting = |world: &World| match &world.core(leader).role {
+        Role::Leader(leader) => leader.unsettled_bytes,
+        _ => panic!("it leads"),
+    };
+    assert_eq!(waiting(&world), 0);
+    world.nodes[leader].holds_writes = true;
+    for number in 0..50 {
+        assert!(world.propose(leader, &format!("operation {number}")));
+    }
+    let end = world.core(leader).log().last_index();
+    world.run_until(1_000 * MS, "the commit", |world| world.core(leader).commit_index() == end);
+    assert!(waiting(&world) >= 50 * 11, "{} bytes are not on the disk", waiting(&world));
+    while world.complete(leader) {}
+    assert_eq!(waiting(&world), 0);
 }

@@ -1,10 +1,12 @@
 //! Snapshots, claim by claim (Raft §7): here what they are built from, and what a node
 //! makes of one that has come. `travel` has the way there, `crashes` what a disk holds
-//! in the middle of it, `batches` what comes together with one.
+//! in the middle of it, `batches` what comes together with one, `nonsense` what nobody should say,
+//! and `planted` bugs that the properties find.
 
 mod batches;
 mod crashes;
 mod nonsense;
+mod planted;
 mod travel;
 
 use super::super::Core;

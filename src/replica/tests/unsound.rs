@@ -141,7 +141,7 @@ type Change = fn(&mut Form);
 /// Each field at the last value that is taken.
 #[test]
 fn what_a_log_can_make_is_taken() {
-    let cases: [(&str, Change); 10] = [
+    let cases: [(&str, Change); 11] = [
         ("as it is", |_| {}),
         ("the last index", |form| form.applied = (1 << 62) - 1),
         ("an entry for each index", |form| form.applied = 8),
@@ -149,6 +149,10 @@ fn what_a_log_can_make_is_taken() {
         ("as many values as entries", |form| form.values = (9, vec![])),
         ("values of as many bytes", |form| form.values.1[0] = vec![b'1'; 64]),
         ("a value was not kept", |form| form.ids.1[1].2.2 = 1),
+        ("touched by the first entry", |form| {
+            (form.client_entries, form.ids.1[1].1) = (5, 5);
+            (form.sessions[0].touched, form.sessions[1].touched) = (1, 5);
+        }),
         ("untouched for as long", |form| form.sessions[0].touched = 3),
         ("the highest number of all", |form| form.sessions[0].floor = u64::MAX),
         ("as many ids as entries", |form| form.ids.0 = 6),
@@ -240,7 +244,10 @@ fn sessions_that_no_log_makes_are_refused() {
         ("of no log", "session 1", |form| form.sessions[0].life.0 = 0),
         ("of no run", "session 1", |form| form.sessions[0].life.1 = 0),
         ("twice of one life", "behind 1", |form| form.sessions[0].life.1 = 2),
-        ("never touched", "touched by 0", |form| form.sessions[0].touched = 0),
+        ("never touched", "touched by 0 of 5", |form| {
+            (form.client_entries, form.ids.1[1].1) = (5, 5);
+            (form.sessions[0].touched, form.sessions[1].touched) = (0, 5);
+        }),
         ("yet to be touched", "touched by 9", |form| form.sessions[0].touched = 9),
         ("untouched for too long", "touched by 2", |form| form.sessions[0].touched = 2),
         ("numbers beyond all", "4 on", |form| form.sessions[1].floor = u64::MAX - 2),
@@ -274,7 +281,9 @@ fn ids_that_no_log_makes_are_refused() {
         ("an id that is no text", "malformed", |form| form.ids.1[0].0 = vec![0xff]),
         ("twice the same", "the id \"a\" twice", |form| form.ids.1[1].0 = b"a".to_vec()),
         ("two of one entry", "the id \"b\"", |form| form.ids.1[1].1 = 3),
-        ("two at one index", "the id \"b\"", |form| form.ids.1[1].2 = (4, 2, 2)),
+        ("two at one index", "the id \"b\"", |form| {
+            form.ids.1[1] = (b"b".to_vec(), 4, (4, 2, 2));
+        }),
         ("more entries than indexes", "the id \"a\"", |form| form.ids.1[0].1 = 5),
         ("forgotten long ago", "the id \"a\"", |form| form.ids.1[0].1 = 2),
         ("yet to come", "the id \"b\"", |form| {

@@ -201,6 +201,28 @@ fn damage_names_file_and_place_and_what_to_do() {
     assert!(text.starts_with(&format!("disk/log-1, byte {second}: ")), "{text}");
 }
 
+/// The same in a segment that is finished, where nothing may be torn.
+#[test]
+fn damage_in_a_finished_segment_is_never_taken_for_a_torn_write() {
+    let files = SimFiles::new();
+    let (mut store, _) = open(&files).unwrap();
+    for term in 1..=30 {
+        store.append(&[vote(term, 0)]).unwrap();
+    }
+    store.sync().unwrap();
+    assert_eq!(recover::list(&files).unwrap().segments, [1, 2]);
+    let content = files.content("log-1").unwrap();
+    let last = content.len() - VOTE_BYTES;
+    files.damage("log-1", |bytes| bytes[last..].fill(0));
+    let text = read(&files).unwrap_err().to_string();
+    let start = format!("disk/log-1, byte {last}: a record is not as it was written");
+    assert!(text.starts_with(&start), "{text}");
+    files.damage("log-1", |bytes| bytes.truncate(last));
+    let text = read(&files).unwrap_err().to_string();
+    let goes_on = format!("the segment goes on to byte {}", content.len());
+    assert!(text.starts_with("disk/log-1, byte ") && text.contains(&goes_on), "{text}");
+}
+
 /// The last write of a crash is cut off and told, what was synced before stays.
 #[test]
 fn a_torn_tail_is_cut_off_and_told() {
@@ -222,6 +244,21 @@ fn a_torn_tail_is_cut_off_and_told() {
     let (_, recovered) = open(&files).unwrap();
     assert_eq!(recovered.saved.hard, hard(4, 0));
     assert!(recovered.notes.is_empty(), "told once: {:?}", recovered.notes);
+}
+
+/// Nothing is written over what a crash left, not even where no record was whole: what
+/// stands behind would seem to follow.
+#[test]
+fn what_was_torn_never_comes_back() {
+    let files = SimFiles::new();
+    let (mut store, _) = open(&files).unwrap();
+    store.append(&[vote(1, 0), vote(9, 9)]).unwrap();
+    files.damage("log-1", |bytes| bytes[FRAMES_AT as usize] = 0);
+    let (mut store, recovered) = open(&files).unwrap();
+    assert_eq!((recovered.saved.hard, recovered.notes.len()), (Hard::default(), 1));
+    store.append(&[vote(2, 0)]).unwrap();
+    store.sync().unwrap();
+    assert_eq!(read(&files).unwrap().unwrap().hard, hard(2, 0));
 }
 
 /// Power was lost before the system wrote the mark: then the frames tell, and only of

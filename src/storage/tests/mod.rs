@@ -20,7 +20,8 @@ use crate::encoding;
 use super::format::{FRAMES_AT, MARK_AT};
 use super::model::SimFiles;
 use super::recover;
-use super::{Recovered, StorageError, Store};
+use super::store::Recovered;
+use super::{StorageError, Store};
 
 /// Whose folder it is.
 const NAME: &str = "node0";

@@ -2,6 +2,8 @@
 
 use super::NODES;
 use super::step::Packet;
+use crate::core::log::Log;
+use crate::core::membership::Membership;
 use crate::core::message::{AppendOutcome, Message};
 use crate::core::properties::{Disk, Property};
 use crate::core::quorum;
@@ -30,6 +32,8 @@ pub struct Bounds {
     pub given_up: u8,
     /// So many crashes, each with a restart.
     pub crashes: u8,
+    /// So many snapshots are taken, each of all that may be applied.
+    pub compactions: u8,
     /// Whether a leader may find that it cannot reach a majority.
     pub steps_down: bool,
     /// Whether writes take time. Otherwise a step ends with all of it on the disk.
@@ -90,6 +94,7 @@ impl Bounds {
         heartbeats: 0,
         given_up: 0,
         crashes: 0,
+        compactions: 0,
         steps_down: false,
         slow_writes: false,
         pre_votes: false,
@@ -134,6 +139,16 @@ pub enum Bug {
     LeaderRewrites,
     /// Whoever is elected forgets for whom it voted.
     LosesOwnVote,
+    /// A vote is given as if a snapshot stood for nothing (pitfall 5).
+    ForgetsSnapshotInVote,
+    /// A snapshot older than what is committed is installed (pitfall 32).
+    InstallsOlder,
+    /// What lies behind a snapshot that conflicts with the log is kept (pitfall 33).
+    KeepsTail,
+    /// A snapshot counts as durable when it is installed (pitfall 37).
+    CountsInstallBeforeDurable,
+    /// A snapshot lacks a member (pitfall 38).
+    ForgetsMember,
 }
 
 impl Bug {
@@ -154,6 +169,20 @@ impl Bug {
             (Bug::CountsRefusals, Message::RequestVoteReply(m)) => m.granted = true,
             (Bug::IgnoresOlderLog, Message::RequestVote(m)) => {
                 (m.last_log_term, m.last_log_index) = (Term(99), Index(99));
+            }
+            (Bug::ForgetsSnapshotInVote, Message::RequestVote(m)) => {
+                if core.log.base_index() == core.log.last_index() {
+                    (m.last_log_term, m.last_log_index) = (Term(99), Index(99));
+                }
+            }
+            (Bug::InstallsOlder, Message::InstallSnapshot(m)) => {
+                let follows = m.term == core.term() && core.leader().is_some() && !core.leads();
+                if follows && m.id.index < core.commit_index && core.snapshot.is_none() {
+                    forget_verified(core, Index(0));
+                    core.log = Log::new();
+                    core.commit_index = Index(0);
+                    core.durability.truncated(Index(1));
+                }
             }
             (Bug::CutsWithoutConflict, Message::AppendEntries(m)) => {
                 let end = Index(m.prev_log_index.0 + m.entries.len() as u64);
@@ -196,6 +225,22 @@ impl Bug {
         };
         if self == Bug::CommitsUnverified && matches!(core.role, Role::Follower(_)) {
             core.commit_index = core.commit_index.max(stated.min(core.log.last_index()));
+        }
+    }
+
+    /// When a snapshot is taken.
+    pub fn at_snapshot(self, members: &mut Membership) {
+        if self == Bug::ForgetsMember {
+            members.members.pop();
+        }
+    }
+
+    /// When a snapshot took the place of a log that had `tail` behind where it ends.
+    pub fn after_install(self, core: &mut Core, tail: Vec<Entry>) {
+        match self {
+            Bug::KeepsTail => core.bug_keeps_the_tail_behind_a_snapshot(tail),
+            Bug::CountsInstallBeforeDurable => core.bug_counts_a_snapshot_before_it_is_durable(),
+            _ => {}
         }
     }
 

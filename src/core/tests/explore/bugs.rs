@@ -8,13 +8,15 @@ use stateright::{Checker, HasDiscoveries, Model};
 use super::bounds::{Bounds, Bug, all, votes};
 use super::model::Cluster;
 use super::past::{ACKNOWLEDGED_IS_THERE, NO_PANIC};
-use super::runs::FIGURE_8;
+use super::runs::{FIGURE_8, LAGGARD};
 use super::walk;
 use crate::core::properties::logs::{
     COMMIT_RULE, LEADER_APPEND_ONLY, LEADER_COMPLETENESS, LOG_MATCHING, STATE_MACHINE_SAFETY,
 };
 use crate::core::properties::said::{DURABLE_FIRST, VOTE_ONCE};
-use crate::core::properties::{APPLY_DURABLE, ELECTION_SAFETY, NEVER_BACK, NO_FAILURE, Property};
+use crate::core::properties::{
+    APPLY_DURABLE, ELECTION_SAFETY, NEVER_BACK, NO_FAILURE, Property, SNAPSHOT_COMMITTED,
+};
 
 /// Each node may stand no later than this.
 const ONE_TERM: &[(usize, u64)] = &[(0, 1), (1, 1)];
@@ -160,4 +162,40 @@ fn a_leader_that_rewrites_its_log_is_found() {
 #[test]
 fn an_assert_that_fails_is_found() {
     finds(Bug::LosesOwnVote, &NO_PANIC, FIRST);
+}
+
+/// Pitfall 5: c has nothing but a snapshot, and b never got what stands in it.
+#[test]
+fn a_vote_as_if_a_snapshot_stood_for_nothing_is_found() {
+    let bounds = Bounds { standing: &[(0, 3), (1, 4)], ..LAGGARD };
+    both_find(Bug::ForgetsSnapshotInVote, &LEADER_COMPLETENESS, bounds);
+}
+
+/// Pitfall 32.
+#[test]
+fn an_older_snapshot_in_place_of_what_is_committed_is_found() {
+    let bounds = Bounds { entries: 1, given_up: 1, ..LAGGARD };
+    both_find(Bug::InstallsOlder, &NEVER_BACK, bounds);
+}
+
+/// Pitfall 33. The tail is of an older term, which the log itself does not take.
+#[test]
+fn a_tail_that_is_kept_behind_a_snapshot_is_found() {
+    finds(Bug::KeepsTail, &NO_PANIC, LAGGARD);
+}
+
+/// Pitfall 37: what is acknowledged is not on the disk yet.
+#[test]
+fn an_install_that_counts_before_it_is_durable_is_found() {
+    let slow = Bounds { slow_writes: true, ..LAGGARD };
+    both_find(Bug::CountsInstallBeforeDurable, &APPLY_DURABLE, slow.clone());
+    finds(Bug::CountsInstallBeforeDurable, &ACKNOWLEDGED_IS_THERE, slow.clone());
+    let short = Bounds { logs: [&[1], &[1], &[]], ..slow };
+    both_find(Bug::CountsInstallBeforeDurable, &DURABLE_FIRST, short);
+}
+
+/// Pitfall 38.
+#[test]
+fn a_snapshot_that_lacks_a_member_is_found() {
+    both_find(Bug::ForgetsMember, &SNAPSHOT_COMMITTED, LAGGARD);
 }

@@ -17,6 +17,7 @@ use super::step::{Input, Outcome, Packet, step};
 use crate::core::effect::RoleName;
 use crate::core::message::{Envelope, Message};
 use crate::core::state::Role;
+use crate::core::types::Index;
 
 /// How much of what is bounded has been used up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -25,6 +26,7 @@ pub struct Spent {
     pub heartbeats: u8,
     pub given_up: u8,
     pub crashes: u8,
+    pub compactions: u8,
 }
 
 /// A state of the whole cluster.
@@ -180,7 +182,7 @@ impl Cluster {
     }
 
     fn local_actions(&self, state: &State, place: usize, actions: &mut Vec<Action>) {
-        let Bounds { entries, heartbeats, given_up, crashes, .. } = self.bounds;
+        let Bounds { entries, heartbeats, given_up, crashes, compactions, .. } = self.bounds;
         let (node, spent) = (&state.nodes[place], state.spent);
         let mut push = |input| actions.push(Action::Step(place, input));
         if !node.writes.is_empty() {
@@ -208,6 +210,11 @@ impl Cluster {
                 true => {}
                 false => push(Input::Stand),
             }
+        }
+        let covered = node.core.snapshot().map_or(Index(0), |snapshot| snapshot.id.index);
+        // What stands for the founding record alone is of no use to anybody.
+        if spent.compactions < compactions && node.core.applicable() > covered.max(Index(1)) {
+            push(Input::Compact);
         }
         if spent.crashes < crashes {
             for reached in 0..=node.writes.len() {
@@ -337,6 +344,7 @@ impl Model for Cluster {
                     Input::Heartbeat => state.spent.heartbeats += 1,
                     Input::GiveUp => state.spent.given_up += 1,
                     Input::Crash { .. } => state.spent.crashes += 1,
+                    Input::Compact => state.spent.compactions += 1,
                     _ => {}
                 }
                 if !self.advance(&mut state, place, input) {
@@ -399,6 +407,7 @@ const HOLDS: [Condition; RULES.len()] = [
     holds::<11>,
     holds::<12>,
     holds::<13>,
+    holds::<14>,
 ];
 
 // What must happen somewhere, or the model is asleep. Each run says which of it lies
@@ -410,8 +419,13 @@ pub const CUT: &str = "a conflicting suffix is cut";
 pub const CRASHED: &str = "a node restarts";
 pub const SURVIVED: &str = "what is committed survives its leader's crash";
 pub const REFUSED: &str = "a candidate is refused";
+pub const INSTALLED: &str = "a snapshot takes the place of a log";
 
-const SOMETIMES: [(&str, Condition); 7] = [
+const SOMETIMES: [(&str, Condition); 8] = [
+    (INSTALLED, |_, state| {
+        let have = state.nodes.iter().filter(|node| node.core.snapshot().is_some()).count();
+        have > usize::from(state.spent.compactions)
+    }),
     (ELECTED, |_, state| state.leaders().next().is_some()),
     (TWO_LEAD, |_, state| state.leaders().count() == 2),
     (COMMITTED, |cluster, state| {

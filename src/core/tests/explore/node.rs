@@ -6,18 +6,20 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::NODES;
-use super::bounds::Bounds;
+use super::bounds::{Bounds, Bug};
 use crate::core::durability::Durability;
 use crate::core::effect::RoleName;
 use crate::core::membership::{Member, Membership};
 use crate::core::message::{Envelope, Hello, Message};
 use crate::core::properties::Disk;
+use crate::core::snapshot::Snapshot;
 use crate::core::state::{Candidate, Follower, Leader, PreCandidate, Role};
 use crate::core::tests::plan::{MS, name, neighbor};
 use crate::core::types::{
     ClusterId, Entry, Incarnation, Index, Life, Payload, Run, Term, Time, WriteNumber,
 };
 use crate::core::{Core, Hard, Record, Setup};
+use crate::encoding;
 
 /// The time at which everything happens.
 pub const NOW: Time = Time(1_000_000 * MS);
@@ -44,6 +46,29 @@ impl Stamp {
     }
 }
 
+/// What a log came to up to where it ends, its snapshot's part included: the replicated
+/// state is the stamps of all entries that it came from, so no log ever forgets what
+/// its beginning was.
+fn stamps<'a>(
+    snapshot: Option<&Snapshot>,
+    base: Index,
+    entries: impl Iterator<Item = &'a Entry>,
+) -> Vec<Stamp> {
+    let mut all = snapshot.map_or(Vec::new(), covered);
+    assert!(all.len() as u64 >= base.0, "a log behind {base}, and no snapshot for it");
+    all.truncate(base.0 as usize);
+    all.extend(entries.map(Stamp::of));
+    all
+}
+
+/// The stamps in a snapshot.
+fn covered(snapshot: &Snapshot) -> Vec<Stamp> {
+    let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+    let state = encoding::snapshot::state(snapshot);
+    let stamp = |bytes: &[u8]| Stamp { term: number(&bytes[..8]), digest: number(&bytes[8..]) };
+    state.chunks_exact(16).map(stamp).collect()
+}
+
 /// What is asked of a node again and again, looked up once.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
@@ -52,9 +77,11 @@ pub struct Facts {
     pub leads: bool,
     pub term: u64,
     pub commit: u64,
-    /// The log in memory, and the one on disk.
+    /// The log in memory, and the one on disk, with what snapshots stand for.
     pub log: Vec<Stamp>,
     pub stored: Vec<Stamp>,
+    /// What the snapshot stands for, if there is one.
+    pub covered: Vec<Stamp>,
     /// Which run of each node it believes; 0: none.
     pub believed: [u64; NODES],
 }
@@ -139,6 +166,23 @@ impl Node {
         self.asked = 0;
     }
 
+    /// The node takes a snapshot of all that may be applied, and makes it durable.
+    pub fn compact(&mut self, bug: Bug) {
+        let index = self.core.applicable();
+        let term = self.core.log().term_at(index).expect("it is in the log");
+        let mut state = Vec::new();
+        for stamp in &self.facts.log[..index.0 as usize] {
+            state.extend_from_slice(&stamp.term.to_le_bytes());
+            state.extend_from_slice(&stamp.digest.to_le_bytes());
+        }
+        let (stated, mut members) = self.core.members_at(index).expect("members").clone();
+        bug.at_snapshot(&mut members);
+        let snapshot = encoding::snapshot::make((index, term), (stated, &members), &state);
+        self.disk.compacted(&snapshot, self.disk.base.0);
+        self.core.compact(snapshot.clone(), NOW);
+        self.disk.compacted(&snapshot, self.core.log().base_index());
+    }
+
     /// The handshake with a life is over. What it takes is explored elsewhere; what
     /// comes of it is the core's own.
     pub fn believe(&mut self, life: Life) {
@@ -172,8 +216,13 @@ impl Node {
             leads: core.role() == RoleName::Leader,
             term: core.term().0,
             commit: core.commit_index().0,
-            log: core.log().from(Index(1)).map(|(_, entry)| Stamp::of(entry)).collect(),
-            stored: self.disk.entries.iter().map(Stamp::of).collect(),
+            log: stamps(
+                core.snapshot(),
+                core.log().base_index(),
+                core.log().from(Index(1)).map(|(_, entry)| entry),
+            ),
+            stored: stamps(self.disk.snapshot.as_ref(), self.disk.base.0, self.disk.entries.iter()),
+            covered: core.snapshot().map_or(Vec::new(), covered),
             believed,
         };
     }
@@ -237,6 +286,8 @@ impl Node {
             quorum_at: _,
             waiting_note_at: _,
             campaigns: _,
+            candidacies: _,
+            hanging: _,
             failure,
             detail: _,
             sends,
@@ -277,9 +328,10 @@ fn hash_role(role: &Role, hasher: &mut DefaultHasher) {
                 rounds,
                 reads: _,
                 seen: _,
-                uncommitted_bytes,
+                settled,
+                unsettled_bytes,
             } = &**leader;
-            (term_start, seq, heartbeat_at, rounds, uncommitted_bytes).hash(hasher);
+            (term_start, seq, heartbeat_at, rounds, settled, unsettled_bytes).hash(hasher);
             let progress: &BTreeMap<_, _> = progress;
             progress.hash(hasher);
         }
@@ -312,7 +364,16 @@ impl fmt::Debug for Node {
         if let Some(candidate) = core.hard().voted_for {
             write!(f, " voted {}", name(place_of(candidate)))?;
         }
-        write!(f, " log [{log}] commit {}", core.commit_index())?;
+        write!(f, " log after {} [{log}]", core.log().base_index())?;
+        write!(f, " commit {}", core.commit_index())?;
+        for (whose, index) in [
+            ("snapshot", core.snapshot().map(|snapshot| snapshot.id.index)),
+            ("stored snapshot", disk.snapshot.as_ref().map(|snapshot| snapshot.id.index)),
+        ] {
+            if let Some(index) = index {
+                write!(f, " {whose} {index}")?;
+            }
+        }
         let same = disk.hard == *core.hard() && stored == log;
         if !same {
             write!(f, " disk term {} [{stored}]", disk.hard.term)?;

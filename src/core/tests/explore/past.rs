@@ -16,8 +16,9 @@ use crate::core::properties::logs::{
 };
 use crate::core::properties::said::{DURABLE_FIRST, VOTE_ONCE};
 use crate::core::properties::{
-    APPLY_DURABLE, ELECTION_SAFETY, NEVER_BACK, NO_FAILURE, PROGRESS, Property,
+    APPLY_DURABLE, ELECTION_SAFETY, NEVER_BACK, NO_FAILURE, PROGRESS, Property, SNAPSHOT_COMMITTED,
 };
+use crate::core::types::Index;
 
 /// What a leader is told to be on a disk is there, and is what the leader has.
 pub const ACKNOWLEDGED_IS_THERE: Property =
@@ -29,7 +30,7 @@ pub const NO_PANIC: Property =
 
 /// All that is judged: what `properties` has, but for what nothing here comes near,
 /// reads and queues without bound.
-pub const RULES: [&Property; 14] = [
+pub const RULES: [&Property; 15] = [
     &ELECTION_SAFETY,
     &LEADER_APPEND_ONLY,
     &LOG_MATCHING,
@@ -39,6 +40,7 @@ pub const RULES: [&Property; 14] = [
     &VOTE_ONCE,
     &DURABLE_FIRST,
     &NEVER_BACK,
+    &SNAPSHOT_COMMITTED,
     &APPLY_DURABLE,
     &PROGRESS,
     &NO_FAILURE,
@@ -125,6 +127,9 @@ impl Past {
         if elected {
             verdict.ensure(&LEADER_COMPLETENESS, is_complete(&past.committed, after));
         }
+        if is.covered != was.covered {
+            verdict.ensure(&SNAPSHOT_COMMITTED, stands_for(&past.committed, after));
+        }
         if is.log != was.log || is.stored != was.stored {
             verdict.ensure(&LOG_MATCHING, nodes.iter().all(|other| are_matching(after, other)));
         }
@@ -185,6 +190,19 @@ fn is_complete(committed: &[(Stamp, u64)], node: &Node) -> bool {
     let mut places = committed.iter().enumerate();
     !facts.leads
         || places.all(|(at, (stamp, term))| *term >= facts.term || facts.log.get(at) == Some(stamp))
+}
+
+/// A snapshot stands for what is committed, and for all members (Raft §7). Nobody comes
+/// or goes here: they are those of the founding record.
+fn stands_for(committed: &[(Stamp, u64)], node: &Node) -> bool {
+    // One that was not durable is gone in a crash.
+    let Some(snapshot) = node.core.snapshot() else { return true };
+    let covered = &node.facts.covered;
+    let prefix = committed.iter().take(covered.len()).map(|(stamp, _)| stamp);
+    let of = covered.last().map(|stamp| stamp.term);
+    covered.iter().eq(prefix)
+        && (covered.len() as u64, of) == (snapshot.id.index.0, Some(snapshot.id.term.0))
+        && (snapshot.members_index, snapshot.members.members.len()) == (Index(1), NODES)
 }
 
 /// Logs that have an entry of one index and term are the same up to there.

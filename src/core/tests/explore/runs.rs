@@ -5,7 +5,7 @@
 
 use super::bounds::{Bounds, all, all_but_heartbeats, figure_8, votes};
 use super::explore;
-use super::model::{COMMITTED, CRASHED, CUT, ELECTED, REFUSED, SURVIVED, TWO_LEAD};
+use super::model::{COMMITTED, CRASHED, CUT, ELECTED, INSTALLED, REFUSED, SURVIVED, TWO_LEAD};
 use super::step::Packet;
 use crate::core::message::Message;
 
@@ -29,6 +29,17 @@ pub const FIGURE_8: Bounds = Bounds {
     standing: &[(0, 3), (2, 4)],
     arrives: figure_8,
     append_bytes: 1,
+    ..Bounds::NARROW
+};
+
+/// A leader that is to be, a follower with its log, and one whose log is another's from
+/// entry 2 on: what they commit and compact reaches it as a snapshot.
+pub const LAGGARD: Bounds = Bounds {
+    name: "laggard",
+    logs: [&[1], &[1], &[2, 2, 2]],
+    term: 2,
+    standing: &[(0, 3)],
+    compactions: 1,
     ..Bounds::NARROW
 };
 
@@ -78,6 +89,26 @@ fn a_leader_that_crashes_is_succeeded() {
 fn the_two_leaders_of_figure_8() {
     let name = "Figure 8: terms 3 and 4 over logs of terms 1 and 2, late answers swept";
     explore(Bounds { name, sweeps: true, ..FIGURE_8 }, &[ELECTED, TWO_LEAD, CUT, REFUSED]);
+}
+
+#[test]
+fn a_snapshot_in_place_of_another_log() {
+    let name = "snapshots: 1 term, 1 compaction";
+    explore(Bounds { name, ..LAGGARD }, &[ELECTED, INSTALLED]);
+}
+
+#[test]
+fn a_snapshot_and_a_crash() {
+    let name = "snapshots: 1 term, 1 compaction, 1 crash, slow disks, late answers swept";
+    let bounds = Bounds { name, crashes: 1, slow_writes: true, sweeps: true, ..LAGGARD };
+    explore(bounds, &[ELECTED, INSTALLED, CRASHED]);
+}
+
+#[test]
+fn a_snapshot_and_a_second_election() {
+    let name = "snapshots: 2 terms, 1 compaction, late answers swept";
+    let bounds = Bounds { name, standing: &[(0, 3), (1, 4)], sweeps: true, ..LAGGARD };
+    explore(bounds, &[ELECTED, TWO_LEAD, INSTALLED]);
 }
 
 #[test]
@@ -182,4 +213,37 @@ fn large_figure_8_with_an_entry_and_slow_disks() {
     let name = "Figure 8: terms 3 and 4, 1 entry, slow disks, late answers swept";
     let bounds = Bounds { name, entries: 1, slow_writes: true, sweeps: true, ..FIGURE_8 };
     explore(bounds, &[ELECTED, TWO_LEAD, CUT, COMMITTED, REFUSED]);
+}
+
+#[test]
+#[ignore = "minutes, in release"]
+fn large_snapshots_and_a_second_election() {
+    let name = "snapshots: 2 terms, 1 compaction";
+    let bounds = Bounds { name, standing: &[(0, 3), (1, 4)], ..LAGGARD };
+    explore(bounds, &[ELECTED, TWO_LEAD, INSTALLED]);
+}
+
+#[test]
+#[ignore = "minutes, in release"]
+fn large_snapshots_of_two_leaders() {
+    let name = "snapshots: 2 terms, 2 compactions, late answers swept";
+    let bounds = Bounds { name, standing: &[(0, 3), (1, 4)], compactions: 2, ..LAGGARD };
+    explore(Bounds { sweeps: true, ..bounds }, &[ELECTED, TWO_LEAD, INSTALLED]);
+}
+
+#[test]
+#[ignore = "minutes, in release"]
+fn large_snapshots_then_the_one_that_lagged_leads() {
+    let name = "snapshots: 2 terms, 1 compaction, 1 crash, late answers swept";
+    let bounds = Bounds { name, standing: &[(0, 3), (2, 4)], crashes: 1, ..LAGGARD };
+    explore(Bounds { sweeps: true, ..bounds }, &[ELECTED, TWO_LEAD, INSTALLED, CRASHED]);
+}
+
+#[test]
+#[ignore = "minutes, in release"]
+fn large_snapshots_with_an_entry_a_crash_and_slow_disks() {
+    let name = "snapshots: 1 term, 1 entry, 2 compactions, 1 crash, slow disks, late answers swept";
+    let bounds = Bounds { name, entries: 1, compactions: 2, crashes: 1, ..LAGGARD };
+    let bounds = Bounds { slow_writes: true, sweeps: true, ..bounds };
+    explore(bounds, &[ELECTED, COMMITTED, INSTALLED, CRASHED]);
 }

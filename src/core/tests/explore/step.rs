@@ -18,9 +18,11 @@ use crate::core::properties::logs::{COMMIT_RULE, LEADER_APPEND_ONLY};
 use crate::core::properties::said::{DURABLE_FIRST, term_of};
 use crate::core::properties::{APPLY_DURABLE, NEVER_BACK, NO_FAILURE, PROGRESS};
 use crate::core::rng::Rng;
+use crate::core::snapshot::SnapshotId;
 use crate::core::state::Role;
 use crate::core::tests::plan::name;
 use crate::core::types::{Incarnation, Index, Time};
+use crate::encoding;
 
 /// An envelope of the network. Two are the same if all in them is the same.
 pub struct Packet {
@@ -79,6 +81,8 @@ pub enum Input {
     StepDown,
     /// The oldest write under way is done.
     Written,
+    /// A snapshot is taken of what may be applied, and the log cut behind it.
+    Compact,
     /// A crash, with so many writes on the disk and so many entries of the next one,
     /// and a restart.
     Crash { reached: u8, torn: u8 },
@@ -165,6 +169,7 @@ impl Step<'_> {
                 core.check_quorum(NOW);
             }
             Input::Written => self.oldest_write_is_done(),
+            Input::Compact => self.node.compact(self.bounds.bug),
             Input::Crash { reached, torn } => self.node.restart(reached, torn, self.bounds),
             Input::Believe { place, run } => {
                 self.node.believe(life(usize::from(place), u64::from(run)));
@@ -213,9 +218,23 @@ impl Step<'_> {
                     self.node.core.written(write.number, NOW);
                 }
             }
+            if let Some((id, data)) = self.effects.assembled.take() {
+                self.install(id, data);
+            }
             while !self.bounds.slow_writes && !self.node.writes.is_empty() {
                 self.oldest_write_is_done();
             }
+        }
+    }
+
+    /// A snapshot has come whole.
+    fn install(&mut self, id: SnapshotId, data: Bytes) {
+        let snapshot = encoding::snapshot::open(id, data).expect("it is what was sent");
+        let core = &mut self.node.core;
+        let tail = core.log().from(id.index.next()).map(|(_, entry)| entry.clone()).collect();
+        core.install(snapshot).expect("it is the leader's");
+        if core.log().base_index() == id.index {
+            self.bounds.bug.after_install(core, tail);
         }
     }
 
@@ -261,8 +280,8 @@ impl Step<'_> {
         let led_on = was.leads && is.leads && was.term == is.term;
         verdict.ensure(&LEADER_APPEND_ONLY, !led_on || is.log.starts_with(&was.log));
         let applicable = core.applicable();
-        let there = self.node.disk.term_at(applicable);
-        let durable = there.is_some() && there == core.log().term_at(applicable);
+        let reached = applicable.0 as usize;
+        let durable = is.stored.get(..reached) == is.log.get(..reached);
         verdict.ensure(&APPLY_DURABLE, durable && applicable <= core.commit_index());
         if let (Role::Leader(leader), Some(members)) = (&core.role, core.members()) {
             for (member, progress) in &leader.progress {
