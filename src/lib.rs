@@ -120,7 +120,6 @@ mod request;
 mod shared;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
-#[cfg_attr(not(test), allow(dead_code))]
 mod storage;
 mod wire;
 

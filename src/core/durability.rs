@@ -33,6 +33,8 @@ pub struct Durability {
     completed: WriteNumber,
     durable: Index,
     outstanding: VecDeque<Outstanding>,
+    /// When a write was last completed.
+    completed_at: Time,
     unwritten_from: Option<Index>,
     installed: bool,
     hard_dirty: bool,
@@ -105,9 +107,10 @@ impl Durability {
         self.installed = true;
     }
 
-    /// When the oldest write began that is still under way.
+    /// Since when nothing was completed although a write is under way. A disk that is
+    /// behind, and works, is none that hangs.
     pub fn waiting_since(&self) -> Option<Time> {
-        self.outstanding.front().map(|write| write.issued_at)
+        self.outstanding.front().map(|write| write.issued_at.max(self.completed_at))
     }
 
     /// The next write, if there is anything to write; the log ends at `last_index`.
@@ -132,7 +135,7 @@ impl Durability {
     }
 
     /// All writes up to `number` are done. Says whether more is durable now.
-    pub fn complete(&mut self, number: WriteNumber) -> bool {
+    pub fn complete(&mut self, number: WriteNumber, now: Time) -> bool {
         assert!(number <= self.issued, "write {number:?} was never issued");
         let before = self.durable;
         while let Some(&Outstanding { number: done, end, .. }) = self.outstanding.front() {
@@ -146,6 +149,7 @@ impl Durability {
             self.durable = end;
         }
         self.completed = self.completed.max(number);
+        self.completed_at = now;
         self.durable > before
     }
 }
@@ -166,9 +170,9 @@ mod tests {
         let second = durability.issue(Index(10), Time(0)).unwrap();
         assert_eq!(durability.durable(), Index(5));
 
-        durability.complete(first.number);
+        durability.complete(first.number, Time(9));
         assert_eq!(durability.durable(), Index(6), "7 to 9 of the first write are gone");
-        durability.complete(second.number);
+        durability.complete(second.number, Time(9));
         assert_eq!(durability.durable(), Index(10));
     }
 
@@ -179,7 +183,7 @@ mod tests {
         assert_eq!(durability.durable(), Index(2));
         let write = durability.issue(Index(2), Time(0)).unwrap();
         assert_eq!(write.from, Some(Index(3)));
-        assert!(!durability.complete(write.number));
+        assert!(!durability.complete(write.number, Time(9)));
         assert_eq!(durability.durable(), Index(2));
     }
 
@@ -196,9 +200,9 @@ mod tests {
         let new = durability.issue(Index(101), Time(8)).unwrap();
         assert_eq!((new.install, new.from), (true, Some(Index(101))));
         assert_eq!(durability.durable(), Index(4));
-        durability.complete(old.number);
+        durability.complete(old.number, Time(9));
         assert_eq!(durability.durable(), Index(4));
-        durability.complete(new.number);
+        durability.complete(new.number, Time(9));
         assert_eq!(durability.durable(), Index(101));
         assert_eq!(durability.waiting_since(), None);
         assert_eq!(durability.issue(Index(101), Time(9)), None);
@@ -214,7 +218,7 @@ mod tests {
         let write = durability.issue(Index(0), Time(0)).unwrap();
         assert_eq!((write.number, write.hard, write.from), (gate, true, None));
         assert_eq!(durability.hard_gate(), gate);
-        durability.complete(gate);
+        durability.complete(gate, Time(9));
         assert!(durability.is_completed(gate));
         assert_eq!(durability.issue(Index(0), Time(0)), None);
     }

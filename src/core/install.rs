@@ -46,8 +46,14 @@ impl Core {
         let index = snapshot.id.index;
         let tail = Index(index.0.saturating_sub(self.setup.tail_entries));
         let tail = tail.max(self.reach_back(index, TAIL_BYTES));
-        let wanted = self.wanted_from(now).max(self.reach_back(index, WANTED_BYTES));
+        // A large state takes longer to send, and is written down less often.
+        let limit = WANTED_BYTES.max(usize::try_from(snapshot.id.length).unwrap_or(usize::MAX));
+        let wanted = self.wanted_from(now).max(self.reach_back(index, limit));
         self.log.compact_to(tail.min(wanted).min(index));
+        let base = self.log.base_index();
+        if let Role::Leader(leader) = &mut self.role {
+            leader.progress.values_mut().for_each(|progress| progress.snapshot_is_outdated(base));
+        }
     }
 
     /// The least index behind which, up to `index`, no more than so many bytes lie.
@@ -218,7 +224,7 @@ impl Core {
         self.snapshot = Some(snapshot);
         self.configurations = Configurations::of(self.snapshot.as_ref(), &self.log);
         if let Role::Follower(follower) = &mut self.role {
-            follower.verified = follower.verified.max(index);
+            follower.verified = index;
             follower.acknowledge = true;
         }
         self.tell(Detail::Turns, || Note::Installed(index));

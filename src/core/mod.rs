@@ -256,7 +256,7 @@ impl Core {
 
     /// A write is done, and all before it.
     pub fn written(&mut self, number: WriteNumber, now: Time) {
-        self.durability.complete(number);
+        self.durability.complete(number, now);
         self.count_own_vote(now);
         self.advance_commit(now);
         self.settle();

@@ -310,9 +310,10 @@ impl Progress {
             }
             State::Snapshot(sending) => {
                 self.unanswered = 0;
-                // It had all of it, and could not use it.
-                if verified < sending.id().index && sending.is_forgotten(now) {
-                    self.become_probe(self.match_index.next());
+                // It had all of it, and could not use it; or it answers, and not to this.
+                let unused = verified < sending.id().index && sending.is_forgotten(now);
+                if unused || sending.is_unheard(now) {
+                    self.ask_anew(sending.id().index);
                 }
                 false
             }
@@ -356,10 +357,27 @@ impl Progress {
         true
     }
 
-    /// The peer started anew: what was under way will not be answered.
-    pub fn on_new_run(&mut self) {
+    /// The peer started anew: what was under way will not be answered. Where nothing
+    /// is known of its log it is asked, as at an election, whether it continues one that
+    /// ends at `last_index`: its answer says where it ends.
+    pub fn on_new_run(&mut self, last_index: Index) {
         self.unanswered = 0;
-        self.become_probe(self.match_index.next());
+        self.ask_anew(last_index);
+    }
+
+    fn ask_anew(&mut self, last_index: Index) {
+        let known = self.match_index > Index(0);
+        self.become_probe(if known { self.match_index } else { last_index }.next());
+    }
+
+    /// The log now begins behind the snapshot that is sent, if one is: another is
+    /// needed.
+    pub fn snapshot_is_outdated(&mut self, base: Index) {
+        if let State::Snapshot(sending) = &self.state
+            && sending.id().index < base
+        {
+            self.become_probe(self.match_index.next());
+        }
     }
 
     /// How long an answer is awaited, in microseconds.

@@ -31,6 +31,8 @@ const EARLY_PIECES: usize = 4096;
 /// All of it was answered, and the follower verifies less: after so long it has lost
 /// it, in microseconds.
 const FORGOTTEN_AFTER: u64 = 2_000_000;
+/// It answers heartbeats and no piece: after so long all begins anew, in microseconds.
+const UNHEARD_AFTER: u64 = 5_000_000;
 
 /// One piece under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +68,8 @@ pub struct Sending {
     /// Since when all of it has left and been answered. That the peer then has all of
     /// it need not be known: what it began anew, it answers as well.
     answered_since: Option<Time>,
+    /// When a piece was answered last, or the first one left.
+    heard_at: Option<Time>,
 }
 
 impl Sending {
@@ -82,6 +86,7 @@ impl Sending {
             pieces: 0,
             answered: false,
             answered_since: None,
+            heard_at: None,
         }
     }
 
@@ -124,6 +129,7 @@ impl Sending {
             self.next = offset + length as u64;
         }
         self.pieces += 1;
+        self.heard_at.get_or_insert(now);
         self.bytes_under_way += length;
         let number = self.pieces;
         self.under_way.push_back(Piece { seq, number, offset, length, at: now });
@@ -133,6 +139,7 @@ impl Sending {
     /// left, if it was under way, and whether anything is lost.
     pub fn on_answer(&mut self, seq: u64, received: u64, now: Time) -> (Option<Time>, bool) {
         self.answered = true;
+        self.heard_at = Some(now);
         self.received = self.received.max(received);
         // Another leader, or an earlier transfer, has brought it that far.
         self.next = self.next.max(self.received);
@@ -167,6 +174,13 @@ impl Sending {
     /// because it had all of it.
     pub fn is_forgotten(&self, now: Time) -> bool {
         self.answered_since.is_some_and(|since| now.since(since) >= FORGOTTEN_AFTER)
+    }
+
+    /// No piece was answered for so long that it cannot be loss, of a peer that answers
+    /// other messages: what it keeps is not what it said.
+    pub fn is_unheard(&self, now: Time) -> bool {
+        let waits = self.is_any_left() || !self.under_way.is_empty();
+        waits && self.heard_at.is_some_and(|at| now.since(at) >= UNHEARD_AFTER)
     }
 
     /// The oldest piece under way: as which message it left, and when.

@@ -8,7 +8,9 @@
 //!
 //! The node's thread never waits here. What comes while a sync is under way shares the
 //! next one (group commit). A large snapshot is no log: it must not keep votes and
-//! acknowledgements waiting. The first failure is the last thing that is said: after
+//! acknowledgements waiting. (One that comes from the leader takes the log's place, in
+//! order with all other writes; until it is there the node is of little use anyway.)
+//! The first failure is the last thing that is said: after
 //! it nothing that is on the disk is known (pitfall 56).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -16,11 +16,12 @@ pub(super) fn open(config: &Config, name: &str) -> Result<Option<(Store<OsFiles>
     let folder = data_dir.join(name);
     let files = OsFiles::new(&folder).map_err(told)?;
     let fresh = Incarnation(super::random_nonzero()?);
-    let (store, recovered) = Store::open(files, name, fresh).map_err(told)?;
+    let (store, recovered) =
+        Store::open(files, name, fresh, |saved| check_members(saved, settings, name, &folder))
+            .map_err(told)?;
     for note in &recovered.notes {
         log::warn!(target: "kontiki", "{name}: {note}");
     }
-    check_members(&recovered.saved, settings, name, &folder)?;
     let Saved { hard, snapshot, log, .. } = &recovered.saved;
     let covered = snapshot.as_ref().map_or(0, |snapshot| snapshot.id.index.0);
     log::info!(
@@ -51,7 +52,7 @@ fn check_members(
     settings: &Settings,
     name: &str,
     folder: &Path,
-) -> Result<(), Error> {
+) -> Result<(), StorageError> {
     let members = saved.members();
     let others = || members.iter().flat_map(|m| &m.members).filter(|member| member.name != name);
     let known = |other: &str| settings.nodes.iter().any(|node| node.name == other);
@@ -59,9 +60,8 @@ fn check_members(
         return Ok(());
     }
     let names: Vec<&str> = others().map(|member| member.name.as_str()).collect();
-    Err(Error::Storage {
+    Err(StorageError::Unusable {
         file: folder.display().to_string(),
-        offset: 0,
         problem: format!(
             "this is {name} of another cluster, whose other members are {}; none of them is in \
              the config",

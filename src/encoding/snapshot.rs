@@ -53,7 +53,7 @@ pub fn open(id: SnapshotId, data: Bytes) -> Result<Snapshot, Refusal> {
     let mut cursor = Cursor::shared(&data);
     let head = take_head(&mut cursor)?;
     let (index, term, members_index, members) = head;
-    if (index, term) != (id.index, id.term) || members_index > index || index == Index(0) {
+    if (index, term) != (id.index, id.term) || members_index > index || members_index == Index(0) {
         return Err(Refusal::Malformed);
     }
     drop(cursor);

@@ -120,8 +120,8 @@ impl<T> Engine<T> {
         }
         let base = self.core.log().base_index();
         let durable = base <= self.core.applicable();
-        if self.keeps == Keeps::OnDisk && base > self.trimmed && durable {
-            self.trimmed = base;
+        if self.keeps == Keeps::OnDisk && self.trimmed.is_none_or(|known| base > known) && durable {
+            self.trimmed = Some(base);
             output.trim = Some(base);
         }
     }
@@ -131,6 +131,8 @@ impl<T> Engine<T> {
         let stage = std::mem::replace(&mut self.compaction.stage, Stage::Idle);
         if let Stage::Saving(snapshot, ..) = stage {
             self.core.compact(*snapshot, now);
+            // The ones before it are not needed any more, wherever the log begins.
+            self.trimmed = None;
         }
     }
 

@@ -22,13 +22,13 @@ use bytes::Bytes;
 #[derive(Debug)]
 pub(crate) struct Job {
     /// Takes the place of the whole state, and of entries before the first one here.
-    pub(crate) restore: Option<Snapshot>,
+    pub(crate) restore: Option<Box<Snapshot>>,
     /// In order of index; `None` is an entry of the protocol's own.
     pub(crate) entries: Vec<(Index, Term, Option<Bytes>)>,
     /// To be answered after them, each under its number.
     pub(crate) questions: Vec<(u64, Question)>,
     /// The state is wanted as a snapshot, as it is at the end.
-    pub(crate) snapshot: Option<Wanted>,
+    pub(crate) snapshot: Option<Box<Wanted>>,
 }
 
 /// A snapshot that is to be taken.
@@ -177,6 +177,12 @@ pub(crate) fn perform(replica: &mut Replica, job: Job) -> Done {
         let at = snapshot.id.index;
         broken = Some(format!("the state cannot be restored from the snapshot at {at}: {error}"));
     }
+    if let Some(snapshot) = job.restore.as_ref().filter(|_| broken.is_none())
+        && replica.reached() != (snapshot.id.index, snapshot.id.term)
+    {
+        let (at, reached) = (snapshot.id.index, replica.applied());
+        broken = Some(format!("the snapshot at {at} holds the state at {reached}"));
+    }
     if broken.is_some() {
         return done(replica, Vec::new(), Vec::new(), None, broken);
     }
@@ -197,7 +203,7 @@ pub(crate) fn perform(replica: &mut Replica, job: Job) -> Done {
             (*number, answer)
         })
         .collect();
-    let snapshot = job.snapshot.map(|wanted| take_snapshot(replica, wanted));
+    let snapshot = job.snapshot.map(|wanted| take_snapshot(replica, *wanted));
     done(replica, outcomes, answers, snapshot, None)
 }
 

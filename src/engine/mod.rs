@@ -114,7 +114,9 @@ pub(crate) struct Engine<T> {
     handed: Index,
     compaction: Compaction,
     /// What the disk was told that it need not keep.
-    trimmed: Index,
+    trimmed: Option<Index>,
+    /// A snapshot that came whole and could not be opened.
+    unopened: Option<SnapshotId>,
     /// Why the replicated state cannot go on, if it cannot.
     broken: Option<String>,
     known_leader: (Term, Option<Incarnation>),
@@ -145,7 +147,8 @@ impl<T> Engine<T> {
         Engine {
             clients: Clients::new(core.me(), setup.request_timeout, patience),
             compaction: Compaction::new(setup.snapshot_every, core.snapshot()),
-            trimmed: core.log().base_index(),
+            trimmed: Some(core.log().base_index()),
+            unopened: None,
             broken: None,
             core,
             effects: Effects::default(),
@@ -297,7 +300,18 @@ impl<T> Engine<T> {
                     self.counts.drop_message(refused);
                 }
             }
-            Err(refusal) => self.counts.refuse(refusal),
+            Err(refusal) => {
+                self.counts.refuse(refusal);
+                // It comes again, as long as it is the leader's.
+                if self.unopened.replace(id) != Some(id) {
+                    self.core.warn(format!(
+                        "the leader's snapshot at {} cannot be opened ({}): this node is not \
+                         brought up to date",
+                        id.index,
+                        refusal.name()
+                    ));
+                }
+            }
         }
     }
 
@@ -315,7 +329,7 @@ impl<T> Engine<T> {
             return false;
         }
         let applicable = self.core.applicable();
-        let restore = self.to_restore().cloned();
+        let restore = self.to_restore().cloned().map(Box::new);
         if let Some(snapshot) = &restore {
             if snapshot.id.index > applicable {
                 return false; // it is not durable yet
@@ -339,7 +353,7 @@ impl<T> Engine<T> {
         self.handed = last;
         self.compaction.handed(bytes);
         let due = self.compaction.is_due(last);
-        let snapshot = if due { self.wanted_snapshot(last) } else { None };
+        let snapshot = if due { self.wanted_snapshot(last).map(Box::new) } else { None };
         let job = Job { restore, entries, questions, snapshot };
         match self.host.run(job) {
             Ok(done) => {

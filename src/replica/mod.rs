@@ -340,6 +340,11 @@ impl Replica {
         self.state.newest.as_ref()
     }
 
+    /// The last entry that was applied, and its term.
+    pub fn reached(&self) -> (Index, Term) {
+        (self.state.applied, self.state.term)
+    }
+
     /// The last entry that was applied, the protocol's own included.
     pub fn applied(&self) -> Index {
         self.state.applied

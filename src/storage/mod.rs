@@ -90,6 +90,9 @@ mod store;
 mod tests;
 
 pub use self::describe::inspect;
-pub(crate) use self::{
-    error::StorageError, files::Files, os::OsFiles, snapshots::Saver, store::Store,
-};
+pub(crate) use self::error::StorageError;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use self::files::Files;
+pub(crate) use self::os::OsFiles;
+pub(crate) use self::snapshots::Saver;
+pub(crate) use self::store::Store;

@@ -315,11 +315,6 @@ impl SimFiles {
         self.disk().fails = Some((Fails::Next(op), kind));
     }
 
-    /// The same for the operation after so many.
-    pub(crate) fn fail_at(&self, operations: u64, kind: io::ErrorKind) {
-        self.disk().fails = Some((Fails::At(operations), kind));
-    }
-
     /// All files together have at most so many bytes; `None`: as many as they like.
     pub(crate) fn set_room(&self, bytes: Option<u64>) {
         self.disk().room = bytes;
@@ -330,15 +325,24 @@ impl SimFiles {
         self.disk().calm();
     }
 
-    /// Another disk that holds the same.
-    pub(crate) fn copy(&self) -> SimFiles {
-        SimFiles(Arc::new(Mutex::new(self.disk().clone())))
-    }
-
     /// The bytes of a file, if it is there.
     pub(crate) fn content(&self, name: &str) -> Option<Vec<u8>> {
         let disk = self.disk();
         Some(disk.files[disk.names.get(name)?].content.clone())
+    }
+}
+
+/// What only tests of the log do to it.
+#[cfg(test)]
+impl SimFiles {
+    /// The operation after so many fails and does nothing, as with `fail_next`.
+    pub(crate) fn fail_at(&self, operations: u64, kind: io::ErrorKind) {
+        self.disk().fails = Some((Fails::At(operations), kind));
+    }
+
+    /// Another disk that holds the same.
+    pub(crate) fn copy(&self) -> SimFiles {
+        SimFiles(Arc::new(Mutex::new(self.disk().clone())))
     }
 
     /// Changes the bytes of a file behind the back of whoever wrote it. Panics if it

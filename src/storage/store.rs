@@ -68,25 +68,39 @@ struct Active<File> {
 }
 
 impl<F: Files> Store<F> {
-    /// Recovers what is there, or begins a log, then with this incarnation. On an
-    /// error the folder holds what it held, but for leftovers.
+    /// Recovers what is there if `check` has nothing against it, or begins a log, then
+    /// with this incarnation. On an error the folder holds what it held, but for
+    /// leftovers; after one of `check` those, too.
     pub(crate) fn open(
         files: F,
         node_name: &str,
         new_incarnation: Incarnation,
+        check: impl FnOnce(&Saved) -> Result<(), StorageError>,
     ) -> Result<(Store<F>, Recovered), StorageError> {
-        Store::open_sized(files, node_name, new_incarnation, SEGMENT_BYTES)
+        Store::open_with(files, node_name, new_incarnation, SEGMENT_BYTES, check)
     }
 
-    /// The same with segments of another length.
+    /// The same with segments of another length, and nothing against what is there.
+    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn open_sized(
         files: F,
         node_name: &str,
         new_incarnation: Incarnation,
         segment_bytes: u64,
     ) -> Result<(Store<F>, Recovered), StorageError> {
+        Store::open_with(files, node_name, new_incarnation, segment_bytes, |_| Ok(()))
+    }
+
+    fn open_with(
+        files: F,
+        node_name: &str,
+        new_incarnation: Incarnation,
+        segment_bytes: u64,
+        check: impl FnOnce(&Saved) -> Result<(), StorageError>,
+    ) -> Result<(Store<F>, Recovered), StorageError> {
         let listing = recover::list(&files)?;
         let found = recover::read(&files, &listing, Some(node_name))?;
+        found.as_ref().map_or(Ok(()), |found| check(&found.saved))?;
         let mut notes = Vec::new();
         let mut leftovers: Vec<(&str, &str)> = Vec::new();
         let why = "a file that was not written to its end";

@@ -31,6 +31,12 @@
 //! *Votes and acknowledgements* wait for the disk in the runs with slow disks: a write
 //! is done by an action of its own. In the others a step ends with it on the disk.
 //!
+//! *Snapshots* are taken by an action, at any moment, of all that may be applied, and
+//! the log is cut behind them at once. The state in one is the list of the entries that
+//! it came from (`Stamp`): so whatever is cut, a log is compared from its start, and
+//! what a snapshot stands for entry by entry. Each travels in one piece: `transfer` and
+//! the soak have the pieces.
+//!
 //! *Pre-votes* are walked in runs of their own. In the others a majority gives them at
 //! once, whatever its logs: more than can happen, so what is safe then is safe.
 //!

@@ -21,4 +21,5 @@ mod replication;
 mod script;
 mod snapshots;
 mod soak;
+mod time;
 mod world;

@@ -49,6 +49,8 @@ pub struct Faults {
     pub late_percent: u64,
     pub late: u64,
     pub write: (u64, u64),
+    /// Nodes look at what has come after so long at most; 0: each thing when it comes.
+    pub busy: u64,
 }
 
 impl Faults {
@@ -59,6 +61,7 @@ impl Faults {
         late_percent: 0,
         late: 0,
         write: (0, 0),
+        busy: 0,
     };
 }
 

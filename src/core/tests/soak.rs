@@ -246,6 +246,7 @@ fn faults(chance: &mut Rng) -> Faults {
         late_percent: pick(chance, &[0, 5, 20]),
         late: pick(chance, &[50 * MS, 400 * MS, 3_000 * MS]),
         write: (0, pick(chance, &[0, 0, MS, 10 * MS, 100 * MS])),
+        busy: pick(chance, &[0, 0, 2 * MS, 20 * MS]),
     }
 }
 

@@ -253,7 +253,7 @@ impl World {
         value
     }
 
-    fn after_step(&mut self, place: usize) {
+    pub(super) fn after_step(&mut self, place: usize) {
         let clock = self.clock(place);
         let mut effects = Effects::default();
         for round in 0.. {
@@ -322,13 +322,13 @@ impl World {
     }
 
     /// Completes the writes that are done by now, in order.
-    fn complete_due(&mut self, place: usize) {
+    pub(super) fn complete_due(&mut self, place: usize) {
         while self.is_write_due(place) {
             self.write_done(place);
         }
     }
 
-    fn is_write_due(&self, place: usize) -> bool {
+    pub(super) fn is_write_due(&self, place: usize) -> bool {
         let node = &self.nodes[place];
         !node.holds_writes && node.writes.front().is_some_and(|write| write.due <= self.now)
     }
@@ -344,7 +344,7 @@ impl World {
 
     /// The oldest write of a node completes. What comes of it is let out by the
     /// caller.
-    fn write_done(&mut self, place: usize) {
+    pub(super) fn write_done(&mut self, place: usize) {
         let clock = self.clock(place);
         if let Some(pending) = self.write_reaches_disk(place)
             && let Some(core) = &mut self.nodes[place].core
@@ -436,71 +436,6 @@ impl World {
         let run = node.core.as_ref()?.me().run;
         self.history.read_asked(run, id);
         self.step(place, |core, _| core.read(id)).filter(|taken| *taken).map(|_| id)
-    }
-
-    /// When the next thing happens by itself.
-    fn next_event(&self) -> u64 {
-        let flight = self.flights.first_key_value().map_or(u64::MAX, |((due, _), _)| *due);
-        let node = |node: &Node| {
-            let write = node.writes.front().filter(|_| !node.holds_writes);
-            let write = write.map_or(u64::MAX, |write| write.due);
-            let deadline = node.core.as_ref().map_or(u64::MAX, |core| core.deadline().0);
-            write.min(deadline.saturating_sub(node.ahead))
-        };
-        self.nodes.iter().map(node).min().unwrap_or(u64::MAX).min(flight).max(self.now)
-    }
-
-    /// Moves time to the next event, at most to `end`, and lets it happen.
-    pub fn advance(&mut self, end: u64) {
-        let next = self.next_event();
-        if next > end {
-            self.now = end;
-            return;
-        }
-        self.now = next;
-        while let Some(entry) = self.flights.first_entry().filter(|entry| entry.key().0 <= next) {
-            let flight = entry.remove();
-            self.arrive(flight);
-        }
-        for place in 0..self.nodes.len() {
-            let Some(core) = &self.nodes[place].core else { continue };
-            let due = core.deadline() <= self.clock(place);
-            if self.is_write_due(place) {
-                self.complete_due(place);
-                self.after_step(place);
-            }
-            if due {
-                self.tick(place);
-            }
-        }
-    }
-
-    pub fn run_for(&mut self, micros: u64) {
-        let end = self.now + micros;
-        while self.now < end {
-            self.advance(end);
-        }
-    }
-
-    /// Runs until `done`, at most for so long; how long it took.
-    pub fn run_until(&mut self, micros: u64, what: &str, done: impl Fn(&World) -> bool) -> u64 {
-        let start = self.now;
-        let seed = self.plan.seed;
-        let happened = self.runs_until(micros, done);
-        assert!(happened, "seed {seed}: waited {micros} us for {what}\n{}", self.describe());
-        self.now - start
-    }
-
-    /// Runs until `done`, at most for so long; whether it came to that.
-    pub fn runs_until(&mut self, micros: u64, done: impl Fn(&World) -> bool) -> bool {
-        let end = self.now + micros;
-        while !done(self) {
-            if self.now >= end {
-                return false;
-            }
-            self.advance(end);
-        }
-        true
     }
 
     /// Nothing passes between these groups and all others.

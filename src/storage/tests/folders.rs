@@ -34,9 +34,25 @@ fn error(files: &SimFiles) -> String {
 #[test]
 fn another_nodes_folder_is_refused() {
     let files = folder(LOG);
-    let error = Store::open(files.clone(), "node1", LOG).err().unwrap().to_string();
+    let error = Store::open(files.clone(), "node1", LOG, |_| Ok(())).err().unwrap().to_string();
     assert!(error.contains("is that of node \"node0\", not of \"node1\""), "{error}");
     assert!(error.contains("a directory of its own"), "{error}");
+}
+
+/// What the caller knows of the cluster is asked before anything is changed.
+#[test]
+fn a_folder_that_the_caller_refuses_stays_as_it_is() {
+    let files = folder(LOG);
+    files.put("snapshot-30-1.new", b"half");
+    let before = files.operations();
+    let refused = Store::open(files.clone(), NAME, LOG, |saved| {
+        assert_eq!(saved.log.last_index(), Index(40));
+        let (file, problem, remedy) = ("disk".into(), "it is theirs".into(), "ask".into());
+        Err(StorageError::Unusable { file, problem, remedy })
+    });
+    assert!(refused.err().unwrap().to_string().contains("it is theirs"));
+    assert_eq!(files.operations(), before);
+    assert!(files.content("snapshot-30-1.new").is_some());
 }
 
 /// A file of another node's folder, or of a folder that was removed.

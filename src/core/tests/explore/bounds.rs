@@ -170,10 +170,10 @@ impl Bug {
             (Bug::IgnoresOlderLog, Message::RequestVote(m)) => {
                 (m.last_log_term, m.last_log_index) = (Term(99), Index(99));
             }
-            (Bug::ForgetsSnapshotInVote, Message::RequestVote(m)) => {
-                if core.log.base_index() == core.log.last_index() {
-                    (m.last_log_term, m.last_log_index) = (Term(99), Index(99));
-                }
+            (Bug::ForgetsSnapshotInVote, Message::RequestVote(m))
+                if core.log.base_index() == core.log.last_index() =>
+            {
+                (m.last_log_term, m.last_log_index) = (Term(99), Index(99));
             }
             (Bug::InstallsOlder, Message::InstallSnapshot(m)) => {
                 let follows = m.term == core.term() && core.leader().is_some() && !core.leads();
