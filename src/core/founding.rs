@@ -84,11 +84,11 @@ impl Core {
                 Note::Believed { peer: name, fresh }
             };
             self.tell(Detail::Turns, || note);
-            let last_index = self.log.last_index();
+            let (base, last_index) = (self.log.base_index(), self.log.last_index());
             if let Role::Leader(leader) = &mut self.role
                 && let Some(progress) = leader.progress.get_mut(&life.incarnation)
             {
-                progress.on_new_run(last_index);
+                progress.on_new_run(base, last_index);
             }
         }
         self.pass_on_record(place);

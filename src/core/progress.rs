@@ -313,7 +313,8 @@ impl Progress {
                 // It had all of it, and could not use it; or it answers, and not to this.
                 let unused = verified < sending.id().index && sending.is_forgotten(now);
                 if unused || sending.is_unheard(now) {
-                    self.ask_anew(sending.id().index);
+                    // Perhaps it has it by now: its answer says where its log ends.
+                    self.become_probe(sending.id().index.next());
                 }
                 false
             }
@@ -357,16 +358,13 @@ impl Progress {
         true
     }
 
-    /// The peer started anew: what was under way will not be answered. Where nothing
-    /// is known of its log it is asked, as at an election, whether it continues one that
-    /// ends at `last_index`: its answer says where it ends.
-    pub fn on_new_run(&mut self, last_index: Index) {
+    /// The peer started anew: what was under way will not be answered. Where the log
+    /// from `base` to `last_index` does not hold what the peer is known to have, it is
+    /// asked, as at an election, whether it continues a log that ends at `last_index`:
+    /// its answer says where its own ends.
+    pub fn on_new_run(&mut self, base: Index, last_index: Index) {
         self.unanswered = 0;
-        self.ask_anew(last_index);
-    }
-
-    fn ask_anew(&mut self, last_index: Index) {
-        let known = self.match_index > Index(0);
+        let known = self.match_index > Index(0) && self.match_index >= base;
         self.become_probe(if known { self.match_index } else { last_index }.next());
     }
 
@@ -604,6 +602,27 @@ mod tests {
         progress.next_piece(1_000, 4, Time(100_000)).expect("the next piece");
         let patience = progress.deadline().expect("an answer is awaited").since(Time(100_000));
         assert!(patience > 80_000, "an answer takes 80 ms, {patience} us are waited");
+    }
+
+    /// A peer that answers heartbeats and no piece of its snapshot is asked anew what it
+    /// has; else the transfer would wait for ever for what the peer does not keep.
+    #[test]
+    fn a_transfer_of_which_nothing_is_heard_begins_anew() {
+        let (mut progress, id) = sent_a_snapshot();
+        progress.next_piece(1_000, 1, Time(0)).expect("a piece");
+        progress.on_received(1, id, 1_000, Time(1_000));
+        progress.next_piece(1_000, 2, Time(1_000)).expect("a piece");
+        let mut now = 1_000;
+        while now < 5_000_000 {
+            now += 30_000;
+            progress.on_tick(Time(now));
+            assert!(matches!(progress.state, State::Snapshot(_)), "after {now} us");
+            progress.on_heartbeat_answer(1, Index(0), Time(now - 30_000));
+            while progress.next_piece(1_000, 3, Time(now)).is_some() {}
+        }
+        progress.on_heartbeat_answer(1, Index(0), Time(now + 30_000));
+        assert!(matches!(progress.state, State::Probe { .. }));
+        assert_eq!(progress.next_index(), Index(10));
     }
 
     /// An answer that comes again is no news: it makes no room for more.

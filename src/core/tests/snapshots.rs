@@ -4,6 +4,7 @@
 //! and `planted` bugs that the properties find.
 
 mod batches;
+mod comebacks;
 mod crashes;
 mod nonsense;
 mod planted;
