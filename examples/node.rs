@@ -2,7 +2,8 @@
 //!
 //! Each line that is typed is a request; what the cluster agrees on is printed as this node
 //! learns it. Start one such process for each node of the file, each in a terminal of its own.
-//! Ctrl-D stops the node in good order, Ctrl-C is its crash.
+//! Ctrl-D stops the node in good order, Ctrl-C is its crash. With `--data DIR` it keeps its log
+//! in `DIR/NAME` and gets over that; without, what it knew is gone.
 //!
 //! ```text
 //!   standard input ──► lines ───┐
@@ -11,16 +12,18 @@
 //! ```
 
 use std::io::BufRead;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 use std::{io, thread};
 
 use crossbeam_channel::{Receiver, bounded, never, select, tick};
-use kontiki::{Committed, Config, Error, Event, Member, Pending, RaftNode, Request, Role};
-use serde_json::Value;
+use kontiki::{
+    Committed, Config, Error, Event, Member, Pending, RaftNode, Request, RequestError, Role,
+};
+use serde_json::{Value, json};
 
-const USAGE: &str = "Usage: node CONFIG NAME    (such as: node cluster.json node0)";
+const USAGE: &str = "Usage: node [--data DIR] CONFIG NAME    (such as: node cluster.json node0)";
 
 const HELP: &str = r#"Each line is a request:
   {"val": 1}          commits this value; any JSON will do
@@ -29,14 +32,15 @@ const HELP: &str = r#"Each line is a request:
   :read [JSON]        asks the cluster for the newest value
   :check              shows what this node knows, without asking anybody
   :help               shows this
-Ctrl-D answers what was asked and stops the node; Ctrl-C kills it, and what it held in memory is gone."#;
+Ctrl-D answers what was asked and stops the node; Ctrl-C kills it.
+With --data DIR its log is in DIR/NAME and outlives it; without, what it held in memory is gone."#;
 
 /// With so many requests on their way reading pauses, for input that comes from a file.
 const OUTSTANDING: usize = 1000;
 
 fn main() -> ExitCode {
     env_logger::init(); // RUST_LOG=info shows how the nodes come to agree
-    let (path, name) = match arguments() {
+    let arguments = match arguments() {
         Ok(Some(arguments)) => arguments,
         Ok(None) => {
             println!("{USAGE}\n\n{HELP}");
@@ -47,38 +51,60 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    run(path, &name).unwrap_or_else(|error| {
+    run(&arguments).unwrap_or_else(|error| {
         eprintln!("node: {error}");
+        if let Error::Storage { file, .. } = &error {
+            let file = Path::new(file);
+            let folder = if file.is_dir() { file } else { file.parent().unwrap_or(file) };
+            eprintln!("What is there: cargo run --example inspect -- {}", folder.display());
+        }
         ExitCode::from(2)
     })
 }
 
-/// The config's path and the node's name; `None` for `--help`.
-fn arguments() -> Result<Option<(PathBuf, String)>, lexopt::Error> {
+struct Arguments {
+    /// The cluster's file.
+    path: PathBuf,
+    name: String,
+    /// Where nodes keep their logs, each in a folder of its own.
+    data: Option<String>,
+}
+
+/// `None` for `--help`.
+fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
     use lexopt::prelude::*;
     let mut parser = lexopt::Parser::from_env();
-    let (mut path, mut name) = (None, None);
+    let (mut path, mut name, mut data) = (None, None, None);
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(None),
+            Long("data") => data = Some(parser.value()?.string()?),
             Value(value) if path.is_none() => path = Some(value.into()),
             Value(value) if name.is_none() => name = Some(value.string()?),
             other => return Err(other.unexpected()),
         }
     }
     let path = path.ok_or("the path of the cluster's file is missing")?;
-    Ok(Some((path, name.ok_or("the node's name is missing")?)))
+    let name = name.ok_or("the node's name is missing")?;
+    Ok(Some(Arguments { path, name, data }))
 }
 
-fn run(path: PathBuf, name: &str) -> Result<ExitCode, Error> {
+fn run(Arguments { path, name, data }: &Arguments) -> Result<ExitCode, Error> {
+    let mut config = Config::load(path)?;
+    if let Some(dir) = data {
+        config = config.with(json!({ "data_dir": dir }))?;
+    }
     // This is called in a thread of the node's, for each entry in its order.
-    let config = Config::load(path)?.on_commit(|_, entry| match entry.id() {
+    let config = config.on_commit(|_, entry| match entry.id() {
         Some(id) => println!("committed {}: {} (id {id})", entry.index, entry.json()),
         None => println!("committed {}: {}", entry.index, entry.json()),
     });
     let events = config.events();
     let node = RaftNode::new(&config, name)?;
     node.start()?;
+    if data.is_some() && node.check_committed_entry().role != Role::Fresh {
+        println!("{name} remembers: its log was there");
+    }
     println!("{name} has started; type a JSON value to commit it, or :help");
 
     let mut client = Client { node, asked: Vec::new(), waiting_for: Vec::new(), forgot: false };
@@ -95,7 +121,7 @@ fn run(path: PathBuf, name: &str) -> Result<ExitCode, Error> {
             },
             recv(events) -> event => event.iter().for_each(tell),
             recv(look) -> _ => if client.look().role == Role::Stopped {
-                eprintln!("node: {name} has failed and takes no part any more");
+                eprintln!("node: {name} takes no part any more: {}", client.failure());
                 return Ok(ExitCode::FAILURE);
             },
             default(Duration::from_millis(5)) => {}
@@ -126,6 +152,9 @@ fn tell(event: &Event) {
             println!("{node} follows {leader} in term {term}");
         }
         Event::Leader { node, leader: None, .. } => println!("{node} knows no leader"),
+        Event::Snapshot { node, index, received: true, .. } => {
+            println!("{node} was far behind: the leader sent a snapshot of all up to {index}");
+        }
         Event::Missed { count, .. } => println!("({count} events were missed)"),
         _ => {}
     }
@@ -199,6 +228,15 @@ impl Client {
         }
         self.forgot = forgot;
         known
+    }
+
+    /// Why the node has stopped by itself: every call says so.
+    fn failure(&self) -> String {
+        match self.node.client_request(Request::query(&Value::Null)) {
+            Err(RequestError::Failed { reason }) => reason,
+            Err(error) => error.to_string(),
+            Ok(_) => "it does not say why".to_string(),
+        }
     }
 }
 

@@ -1,28 +1,28 @@
 //! Clusters of several processes, each of them `examples/node.rs`: killed, stopped, started
 //! again, spoken to by their standard input and heard by what they print.
 //!
-//! All of them listen on an address of 127.0.0.0/8 that is this process's alone, so that runs
-//! at the same time never meet. Other systems than Linux have only 127.0.0.1.
+//! Other systems than Linux have no addresses for runs at the same time.
 #![cfg(target_os = "linux")]
 
+#[path = "common/folder.rs"]
+#[allow(dead_code)] // each test file uses its own part of these
+mod folder;
+#[path = "common/processes.rs"]
+#[allow(dead_code)]
+mod processes;
 #[path = "common/program.rs"]
 mod program;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::Ipv4Addr;
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
-use std::{env, fs, iter, process, thread};
+use std::{fs, iter, thread};
 
 use serde_json::{Value, json};
 
-use crate::program::program;
-
-const DEADLINE: Duration = Duration::from_secs(20);
-const NAMES: [&str; 3] = ["node0", "node1", "node2"];
+use crate::processes::{Cluster, NAMES, Node, leader, run, wait_until};
+use crate::program::example;
 
 #[test]
 fn each_node_takes_requests_and_shows_what_all_agreed_on() {
@@ -221,6 +221,105 @@ fn all_killed_and_started_again_are_a_new_cluster() {
 }
 
 #[test]
+fn all_killed_and_started_again_with_data_have_everything() {
+    let cluster = Cluster::new(9, json!({})).durable();
+    let mut nodes: Vec<Node> = NAMES.map(|name| cluster.start(name)).into();
+    for (number, node) in nodes.iter_mut().enumerate() {
+        node.ask(&json!({ "val": number }).to_string(), "ok ");
+    }
+    let newest = nodes[0].ask(r#":id order-17 "the last""#, "ok ");
+    let last = |line: &str| line.ends_with(r#""the last" (id order-17)"#);
+    nodes.iter().for_each(|node| drop(node.wait_for(0, "the newest entry", last)));
+    let agreed = nodes[0].committed();
+    assert!(!nodes.iter().any(|node| node.lines().iter().any(|line| line.contains("remembers"))));
+    nodes.iter().for_each(|node| node.signal("KILL"));
+    drop(nodes);
+
+    let mut nodes: Vec<Node> = NAMES.map(|name| cluster.start(name)).into();
+    for node in &mut nodes {
+        let told = format!("{} remembers: its log was there", node.name);
+        node.wait_for(0, &told, |line| line == told);
+        node.wait_for(0, "the newest entry of before", last);
+        assert_eq!(node.committed(), agreed);
+        assert!(node.ask(":read", "read ").ends_with(r#": "the last""#), "{}", node.story());
+        let again = node.ask(r#":id order-17 "again""#, "ok ");
+        let place = |line: &str| line.split(' ').nth(1).map(str::to_string);
+        assert_eq!(place(&again), place(&newest), "the id is known");
+        let asked = node.lines().len();
+        node.ask(":check", node.name);
+        node.wait_for(asked, "the last member", |line| line.starts_with("  member       node2"));
+        let lines = node.lines();
+        let members = lines[asked..].iter().filter(|line| line.contains("  member ")).count();
+        let voters = lines[asked..].iter().filter(|line| line.contains(", voter, ")).count();
+        assert_eq!((members, voters), (3, 3), "{}", node.story());
+    }
+    assert_eq!(nodes[2].end(), Some(0), "{}", nodes[2].story());
+}
+
+/// What a person does when a node refuses to start: reads what it says, has a look, removes
+/// the folder, and starts it again.
+#[test]
+fn a_damaged_log_is_refused_inspected_and_given_anew() {
+    let cluster = Cluster::new(10, json!({})).durable();
+    let mut nodes: Vec<Node> = NAMES.map(|name| cluster.start(name)).into();
+    for number in 0..20 {
+        nodes[0].ask(&json!({ "val": number }).to_string(), "ok ");
+    }
+    nodes[2].wait_for(0, "the last value", |line| line.ends_with(r#"{"val":19}"#));
+    let folder = cluster.folder("node2");
+    // Of a node that runs, too; it says what is there.
+    let told = inspect(&[&folder], 0);
+    for word in ["node2", "log-1", "record of ", "members of cluster ", "a start finds term "] {
+        assert!(told.contains(word), "no {word:?} in:\n{told}");
+    }
+    nodes.pop().unwrap().signal("KILL");
+
+    let log = folder.join("log-1");
+    let mut bytes = fs::read(&log).unwrap();
+    let value = br#"{"val":10}"#;
+    let at = bytes.windows(value.len()).position(|part| part == value).unwrap();
+    bytes[at + 8] = b'7';
+    fs::write(&log, bytes).unwrap();
+    let arguments = cluster.arguments("node2");
+    let refused = run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{told}");
+    let hint = format!("cargo run --example inspect -- {}", folder.display());
+    for word in [log.to_str().unwrap(), "at byte ", "remove the directory", &hint] {
+        assert!(told.contains(word), "no {word:?} in:\n{told}");
+    }
+    let told = inspect(&[&cluster.folder("node0"), &folder], 1);
+    for word in ["/node0:\n", "/node2:\n", "a start fails: "] {
+        assert!(told.contains(word), "no {word:?} in:\n{told}");
+    }
+
+    fs::remove_dir_all(&folder).unwrap();
+    let told = inspect(&[&folder], 2);
+    assert!(told.contains(folder.to_str().unwrap()) && told.contains("No such file"), "{told}");
+    nodes.push(cluster.start("node2"));
+    nodes[2].wait_for(0, "the last value", |line| line.ends_with(r#"{"val":19}"#));
+    nodes[2].wait_for(0, "that it is new", |line| line.contains("came back without its memory"));
+    nodes[2].ask("\"after\"", "ok ");
+}
+
+/// What the program says of these folders; it ends with this code.
+fn inspect(folders: &[&Path], code: i32) -> String {
+    let ended = Command::new(example("inspect")).args(folders).output().unwrap();
+    let told = [ended.stdout, ended.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+    assert_eq!(ended.status.code(), Some(code), "{told}");
+    told
+}
+
+/// The README's command.
+#[test]
+fn the_demonstration_loses_nothing() {
+    let ended = Command::new(example("durable")).output().unwrap();
+    let told = String::from_utf8_lossy(&ended.stdout);
+    assert_eq!(ended.status.code(), Some(0), "{told}{}", String::from_utf8_lossy(&ended.stderr));
+    assert!(told.ends_with("nothing that was acknowledged is lost\n"), "{told}");
+}
+
+#[test]
 fn the_end_of_input_waits_no_longer_than_the_requests_timeout() {
     let cluster = Cluster::new(6, json!({"request_timeout_ms": 300}));
     let mut node = cluster.start("node0");
@@ -253,6 +352,7 @@ fn wrong_arguments_end_with_2_and_say_why() {
         (&[file], "the node's name is missing"),
         (&[file, "node0", "node1"], "unexpected argument \"node1\""),
         (&["--wrong"], "invalid option '--wrong'"),
+        (&[file, "node0", "--data"], "missing argument for option '--data'"),
     ] {
         let ended = run(arguments);
         let error = String::from_utf8_lossy(&ended.stderr);
@@ -274,232 +374,4 @@ fn wrong_arguments_end_with_2_and_say_why() {
     let text = String::from_utf8_lossy(&help.stdout);
     assert_eq!(help.status.code(), Some(0));
     assert!(text.starts_with("Usage: ") && text.contains(":check"), "{text}");
-}
-
-/// A cluster's file, which is removed at the end.
-struct Cluster {
-    file: PathBuf,
-    address: Ipv4Addr,
-    test: u16,
-}
-
-impl Cluster {
-    /// Each test has its number, for its ports. With keys beside `nodes`; with `Null` the
-    /// nodes alone, in raft-lite's form.
-    fn new(test: u16, keys: Value) -> Cluster {
-        // Process ids have at most 22 bits on Linux.
-        let [_, high, middle, low] = process::id().to_be_bytes();
-        let address = Ipv4Addr::new(127, 64 + high, middle, low);
-        let file = env::temp_dir().join(format!("kontiki-{}-{test}.json", process::id()));
-        let cluster = Cluster { file, address, test };
-        let node = |number: usize| {
-            let port = cluster.port(number);
-            let port = if keys.is_null() { json!(port.to_string()) } else { json!(port) };
-            (NAMES[number].to_string(), json!({"ip": address, "port": port}))
-        };
-        let nodes = (0..NAMES.len()).map(node).collect::<Value>();
-        let text = match keys {
-            Value::Object(mut keys) => {
-                keys.insert("nodes".to_string(), nodes);
-                Value::Object(keys)
-            }
-            _ => nodes,
-        };
-        fs::write(&cluster.file, text.to_string()).unwrap();
-        cluster
-    }
-
-    fn port(&self, number: usize) -> u16 {
-        5500 + 10 * self.test + number as u16
-    }
-
-    fn start(&self, name: &'static str) -> Node {
-        self.start_with(name, &[])
-    }
-
-    fn start_with(&self, name: &'static str, environment: &[(&str, &str)]) -> Node {
-        let mut child = Command::new(program())
-            .args([self.file.as_os_str(), name.as_ref()])
-            .env_remove("RUST_LOG")
-            .envs(environment.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let printed = Arc::default();
-        let readers = vec![
-            listen(child.stdout.take().unwrap(), &printed),
-            listen(child.stderr.take().unwrap(), &printed),
-        ];
-        Node { name, stdin: child.stdin.take(), child, printed, readers }
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.file);
-    }
-}
-
-/// A node's process. It is killed when this is dropped, also by a test that panics. Should the
-/// tests themselves be killed, its input ends, and so does it.
-struct Node {
-    name: &'static str,
-    child: Child,
-    stdin: Option<ChildStdin>,
-    /// The lines of its standard output and its standard error, as they came.
-    printed: Arc<Mutex<Vec<String>>>,
-    readers: Vec<thread::JoinHandle<()>>,
-}
-
-impl Node {
-    /// Types a line.
-    fn say(&mut self, line: &str) {
-        let stdin = self.stdin.as_mut().expect("its input has not ended");
-        if let Err(error) = writeln!(stdin, "{line}") {
-            panic!("{} cannot be spoken to: {error}; {}", self.name, self.story());
-        }
-    }
-
-    /// Types a line and waits for an answer that begins so.
-    fn ask(&mut self, line: &str, answer: &str) -> String {
-        let from = self.lines().len();
-        self.say(line);
-        let what = format!("an answer {answer:?} to {line}");
-        self.wait_for(from, &what, |line| line.starts_with(answer))
-    }
-
-    /// Waits for a line that it prints, after so many earlier ones.
-    fn wait_for(&self, from: usize, what: &str, wanted: impl Fn(&str) -> bool) -> String {
-        let found = || self.lines().into_iter().skip(from).find(|line| wanted(line));
-        wait_until(what, [self], || found().is_some());
-        found().expect("lines are never taken back")
-    }
-
-    fn lines(&self) -> Vec<String> {
-        self.printed.lock().unwrap().clone()
-    }
-
-    /// What it printed last, for a test that fails.
-    fn story(&self) -> String {
-        let lines = self.lines();
-        let last = &lines[lines.len().saturating_sub(40)..];
-        format!("{} printed last:\n{}", self.name, last.join("\n"))
-    }
-
-    /// The committed entries that it has shown: index and value.
-    fn committed(&self) -> BTreeMap<u64, String> {
-        let mut entries = BTreeMap::new();
-        for line in self.lines() {
-            let Some((index, value)) =
-                line.strip_prefix("committed ").and_then(|entry| entry.split_once(": "))
-            else {
-                continue;
-            };
-            let index = index.parse().unwrap();
-            let newer = entries.last_key_value().is_none_or(|(last, _)| *last < index);
-            assert!(newer, "entries are shown once and in order; {}", self.story());
-            entries.insert(index, value.to_string());
-        }
-        entries
-    }
-
-    /// The indexes of the requests that it acknowledged.
-    fn acknowledged(&self) -> Vec<u64> {
-        let index = |line: &String| line.strip_prefix("ok ")?.split(' ').next()?.parse().ok();
-        self.lines().iter().filter_map(index).collect()
-    }
-
-    /// What it last said about who leads: the term, and the name.
-    fn leader(&self) -> Option<(u64, String)> {
-        let said = |line: &String| {
-            let words: Vec<&str> = line.split(' ').collect();
-            let (leader, term) = match words[..] {
-                [name, "leads", "in", "term", term] if name == self.name => (name, term),
-                [name, "follows", leader, "in", "term", term] if name == self.name => {
-                    (leader, term)
-                }
-                _ => return None,
-            };
-            Some((term.parse().ok()?, leader.to_string()))
-        };
-        self.lines().iter().rev().find_map(said)
-    }
-
-    fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", signal, &pid]).status().unwrap();
-        assert!(sent.success(), "kill -s {signal} {} ({pid})", self.name);
-    }
-
-    /// Ends its input, waits until it has ended by itself, and gives its exit code. Without
-    /// a code, it was killed. All that it printed is there then.
-    fn end(&mut self) -> Option<i32> {
-        drop(self.stdin.take());
-        let deadline = Instant::now() + DEADLINE;
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            assert!(Instant::now() < deadline, "it ends with its input; {}", self.story());
-            thread::sleep(Duration::from_millis(5));
-        };
-        self.readers.drain(..).for_each(|reader| reader.join().unwrap());
-        status.code()
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Waits until these nodes name one of them as the leader of the same term; which one.
-fn leader(nodes: &[Node]) -> usize {
-    let agreed = || {
-        let (term, name) = nodes[0].leader()?;
-        let same = nodes.iter().all(|node| node.leader().as_ref() == Some(&(term, name.clone())));
-        nodes.iter().position(|node| same && node.name == name)
-    };
-    wait_until("one leader", nodes, || agreed().is_some());
-    agreed().expect("a leader that all had agreed on")
-}
-
-/// Looks until it is so. If it does not come about, these nodes tell what they did instead.
-fn wait_until<'a>(
-    what: &str,
-    nodes: impl IntoIterator<Item = &'a Node>,
-    mut reached: impl FnMut() -> bool,
-) {
-    let deadline = Instant::now() + DEADLINE;
-    while !reached() {
-        if Instant::now() > deadline {
-            let stories: Vec<String> = nodes.into_iter().map(Node::story).collect();
-            panic!("no sign of this in {DEADLINE:?}: {what}\n{}", stories.join("\n"));
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// Takes down what a process prints, until it ends.
-fn listen(
-    from: impl Read + Send + 'static,
-    to: &Arc<Mutex<Vec<String>>>,
-) -> thread::JoinHandle<()> {
-    let to = Arc::clone(to);
-    thread::spawn(move || {
-        for line in BufReader::new(from).lines().map_while(Result::ok) {
-            to.lock().unwrap().push(line);
-        }
-    })
-}
-
-/// Runs the program without any input, to its end.
-fn run(arguments: &[&str]) -> Output {
-    let mut command = Command::new(program());
-    command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
-    command.output().unwrap()
 }

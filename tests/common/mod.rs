@@ -5,18 +5,21 @@
 #![allow(dead_code)]
 
 pub mod chance;
+pub mod folder;
 pub mod machine;
 pub mod relay;
 pub mod single;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use kontiki::{Committed, Config, Pending, RaftNode, Reply, Request, RequestError, Role};
+use kontiki::{Committed, Config, Error, Pending, RaftNode, Reply, Request, RequestError, Role};
 use serde_json::{Value, json};
 
+use self::folder::Folder;
 use self::relay::Relay;
 
 /// How long anything may take before a test gives up: far more than it needs,
@@ -117,6 +120,7 @@ pub struct Plan {
     voters: usize,
     learners: usize,
     keys: Value,
+    durable: bool,
     weather: Option<u64>,
     at: Option<Vec<SocketAddr>>,
     dress: Box<dyn Fn(Config) -> Config>,
@@ -130,6 +134,7 @@ impl Plan {
             voters,
             learners: 0,
             keys: json!({}),
+            durable: false,
             weather: None,
             at: None,
             dress: Box::new(|config| config),
@@ -151,6 +156,17 @@ impl Plan {
     /// With these keys of the file.
     pub fn keys(mut self, keys: Value) -> Plan {
         self.keys = keys;
+        self
+    }
+
+    /// With logs on the disk, in a folder that goes with the cluster.
+    pub fn durable(self) -> Plan {
+        self.durable_if(true)
+    }
+
+    /// With logs on the disk, or in memory.
+    pub fn durable_if(mut self, durable: bool) -> Plan {
+        self.durable = durable;
         self
     }
 
@@ -179,6 +195,10 @@ impl Plan {
         let anywhere = || (0..count).map(|_| address()).collect();
         let addresses = self.at.take().unwrap_or_else(anywhere);
         let relay = self.weather.map(|seed| Relay::new(addresses.clone(), seed));
+        let folder = self.durable.then(Folder::new);
+        if let Some(folder) = &folder {
+            self.keys["data_dir"] = json!(folder.path());
+        }
         // With a relay each node has a file of its own: its own address is real,
         // those of the others are the relay's.
         let config_of = |own: usize| {
@@ -200,7 +220,7 @@ impl Plan {
             None => vec![config_of(0); count],
         };
         let nodes = Vec::new();
-        let mut cluster = Cluster { relay, names, addresses, configs, nodes };
+        let mut cluster = Cluster { relay, names, addresses, configs, nodes, folder };
         for place in 0..count {
             let node = cluster.new_node(place);
             cluster.nodes.push(Some(node));
@@ -229,11 +249,25 @@ pub struct Cluster {
     /// The config of each node.
     pub configs: Vec<Config>,
     nodes: Vec<Option<RaftNode>>,
+    /// Of durable nodes. Behind them, so that it is there for as long as they are.
+    folder: Option<Folder>,
 }
 
 impl Cluster {
+    /// The folder in which a durable node keeps its files.
+    #[track_caller]
+    pub fn folder(&self, place: usize) -> PathBuf {
+        let folder = self.folder.as_ref().expect("the cluster is durable");
+        folder.path().join(&self.names[place])
+    }
+
+    /// A node made, or why it cannot be.
+    pub fn try_new(&self, place: usize) -> Result<RaftNode, Error> {
+        RaftNode::new(&self.configs[place], &self.names[place])
+    }
+
     fn new_node(&self, place: usize) -> RaftNode {
-        let made = RaftNode::new(&self.configs[place], &self.names[place]);
+        let made = self.try_new(place);
         made.unwrap_or_else(|error| panic!("{} could not be made: {error}", self.names[place]))
     }
 
@@ -259,7 +293,7 @@ impl Cluster {
         self.relay.as_ref().expect("the cluster has a relay")
     }
 
-    /// The node and its memory are gone.
+    /// The node is gone, and its memory with it; a durable one's folder stays.
     pub fn lose(&mut self, place: usize) {
         self.nodes[place] = None;
     }

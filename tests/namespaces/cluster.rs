@@ -42,6 +42,12 @@ pub fn turn() -> MutexGuard<'static, ()> {
 }
 
 impl Cluster {
+    /// The same as `new` with logs on the disk, in the network's own folder.
+    pub fn durable(mut keys: Value) -> Option<Cluster> {
+        keys["data_dir"] = json!("data");
+        Cluster::new(keys)
+    }
+
     /// A cluster that serves, with these keys in its file; or none, with a message that
     /// says why there can be none here.
     pub fn new(keys: Value) -> Option<Cluster> {

@@ -164,6 +164,22 @@ fn an_older_snapshot_than_what_is_committed_is_not_installed() {
     assert!(world.sent.iter().flatten().any(acknowledged));
 }
 
+/// Pitfall 32: so it is where the log holds none of those entries any more.
+#[test]
+fn an_older_snapshot_than_the_log_reaches_back_to_is_not_installed() {
+    let mut world = left_behind(Plan::voters(3), 9);
+    let older = world.take_snapshot(2).expect("of three entries");
+    assert_eq!(older.id.index, Index(3));
+    world.cut.clear();
+    world.run_until(1_000 * MS, "a snapshot", World::is_settled);
+    let term = world.core(0).term();
+    world.forge(0, 2, whole(term, 200, &older)).unwrap();
+    world.step(2, |core, _| core.install(older.clone())).unwrap().unwrap();
+    assert_eq!(bounds(&world, 2), (9, 9));
+    assert!(world.core(2).incoming.is_none());
+    assert_eq!((world.installs, world.core(2).commit_index()), (1, Index(9)));
+}
+
 /// Pitfall 32: a snapshot of another entry than the one that is committed at its index
 /// proves that safety is broken. Below the log nothing is known of any entry.
 #[test]
