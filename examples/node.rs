@@ -12,6 +12,7 @@
 //! ```
 
 use std::io::BufRead;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -31,6 +32,11 @@ const HELP: &str = r#"Each line is a request:
   :lookup ID          asks where the value with this id was committed
   :read [JSON]        asks the cluster for the newest value
   :check              shows what this node knows, without asking anybody
+  :members            shows who the members are, as this node knows it
+  :add NAME ADDRESS   makes a node that waits a member (such as: :add node3 127.0.0.1:5568);
+                      with "learner" behind it, one that does not vote
+  :remove NAME        ends its membership
+  :transfer NAME      has it lead
   :help               shows this
 Ctrl-D answers what was asked and stops the node; Ctrl-C kills it.
 With --data DIR its log is in DIR/NAME and outlives it; without, what it held in memory is gone."#;
@@ -107,7 +113,8 @@ fn run(Arguments { path, name, data }: &Arguments) -> Result<ExitCode, Error> {
     }
     println!("{name} has started; type a JSON value to commit it, or :help");
 
-    let mut client = Client { node, asked: Vec::new(), waiting_for: Vec::new(), forgot: false };
+    let (asked, waiting_for, joins, removed) = (Vec::new(), Vec::new(), false, false);
+    let mut client = Client { node, asked, waiting_for, joins, removed };
     let (mut lines, mut ended) = (lines(), false);
     // No event tells of these; and at first a node waits for everybody, if only for a moment.
     let look = tick(Duration::from_millis(500));
@@ -155,6 +162,11 @@ fn tell(event: &Event) {
         Event::Snapshot { node, index, received: true, .. } => {
             println!("{node} was far behind: the leader sent a snapshot of all up to {index}");
         }
+        Event::Members { node, index, voters, learners, .. } => {
+            let learners = learners.iter().map(|name| format!("{name} (learner)"));
+            let all: Vec<String> = voters.iter().cloned().chain(learners).collect();
+            println!("{node} knows as members, as of entry {index}: {}", all.join(", "));
+        }
         Event::Missed { count, .. } => println!("({count} events were missed)"),
         _ => {}
     }
@@ -165,7 +177,8 @@ struct Client {
     node: RaftNode,
     asked: Vec<Asked>,
     waiting_for: Vec<String>,
-    forgot: bool,
+    joins: bool,
+    removed: bool,
 }
 
 impl Client {
@@ -186,6 +199,10 @@ impl Client {
             "" => {}
             ":help" => println!("{HELP}"),
             ":check" => show(&self.node.check_committed_entry()),
+            ":members" => show_members(&self.node.check_committed_entry()),
+            ":add" => self.ask(line, "members", add(rest)?)?,
+            ":remove" => self.ask(line, "members", Request::remove_member(rest))?,
+            ":transfer" => self.ask(line, "members", Request::transfer_leadership(rest))?,
             ":read" if rest.is_empty() => self.ask(line, "read", Request::query(&Value::Null))?,
             ":read" => self.ask(line, "read", Request::query(&parse(line, rest)?))?,
             ":lookup" => self.ask(line, "found", Request::lookup(rest))?,
@@ -208,7 +225,7 @@ impl Client {
         Ok(())
     }
 
-    /// Says whom the node waits for, and whether it lost its memory.
+    /// Says whom the node waits for, and how it stands with the members.
     fn look(&mut self) -> Committed {
         let known = self.node.check_committed_entry();
         if known.waiting_for != self.waiting_for {
@@ -217,16 +234,19 @@ impl Client {
                 println!("{} is waiting for {}", known.node, known.waiting_for.join(", "));
             }
         }
-        // Its vote belongs to the memory that is gone; its name stands for both.
-        let was_voter = |member: &Member| member.voter && member.name == known.node;
-        let forgot = known.role == Role::Learner && known.members.iter().any(was_voter);
-        if forgot && !self.forgot {
-            let name = &known.node;
-            println!(
-                "{name} came back without its memory: it follows as a learner and does not vote"
-            );
+        let own = |member: &&Member| member.incarnation == Some(known.incarnation);
+        let joins = known.members.iter().find(own).is_some_and(|member| member.joining);
+        let name = &known.node;
+        match (joins, self.joins) {
+            (true, false) => println!("{name} joins: it learns, and votes when it has caught up"),
+            (false, true) if known.is_voter() => println!("{name} has caught up: it votes"),
+            _ => {}
         }
-        self.forgot = forgot;
+        self.joins = joins;
+        if known.role == Role::Removed && !self.removed {
+            println!("{name} was removed from the cluster: it is silent from now on");
+        }
+        self.removed = known.role == Role::Removed;
         known
     }
 
@@ -253,6 +273,15 @@ impl Asked {
     fn is_answered(&mut self) -> bool {
         match self.pending.try_reply() {
             Ok(None) => return false,
+            Ok(Some(reply)) if self.word == "members" => {
+                let names = reply.value.as_object().into_iter().flatten();
+                let named = |(name, node): (&String, &Value)| match node["role"].as_str() {
+                    Some("learner") => format!("{name} (learner)"),
+                    _ => name.clone(),
+                };
+                let names: Vec<String> = names.map(named).collect();
+                println!("members {} (term {}): {}", reply.index, reply.term, names.join(", "));
+            }
             Ok(Some(reply)) if self.word == "read" => {
                 println!("read {} (term {}): {}", reply.index, reply.term, reply.value);
             }
@@ -261,6 +290,22 @@ impl Asked {
         }
         true
     }
+}
+
+/// What comes behind `:add`.
+fn add(rest: &str) -> Result<Request, String> {
+    let words: Vec<&str> = rest.split_whitespace().collect();
+    let (name, address, learner) = match words[..] {
+        [name, address] => (name, address, false),
+        [name, address, "learner"] => (name, address, true),
+        _ => return Err("write :add NAME ADDRESS, or :add NAME ADDRESS learner".to_string()),
+    };
+    let address: SocketAddr =
+        address.parse().map_err(|_| format!("{address} is no address such as 127.0.0.1:5568"))?;
+    Ok(match learner {
+        true => Request::add_learner(name, address),
+        false => Request::add_member(name, address),
+    })
 }
 
 fn split_word(line: &str) -> (&str, &str) {
@@ -293,18 +338,24 @@ fn show(known: &Committed) {
         Some(ago) => println!("  quorum       in touch {} ms ago", ago.as_millis()),
         None => println!("  quorum       not in touch so far"),
     }
-    for Member { name, address, voter, heard_ago, .. } in &known.members {
-        let role = if *voter { "voter" } else { "learner" };
-        let again = |other: &Member| !other.voter && other.name == *name;
+    show_members(known);
+    if !known.waiting_for.is_empty() {
+        println!("  waiting for  {}", known.waiting_for.join(", "));
+    }
+}
+
+fn show_members(known: &Committed) {
+    for Member { name, address, voter, joining, heard_ago, .. } in &known.members {
+        let role = match (voter, joining) {
+            (true, _) => "voter",
+            (false, true) => "learner that joins",
+            (false, false) => "learner",
+        };
         let heard = match heard_ago {
-            _ if *voter && known.members.iter().any(again) => "lost with its memory".to_string(),
             Some(Duration::ZERO) => "this node".to_string(),
             Some(ago) => format!("heard {} ms ago", ago.as_millis()),
             None => "not heard".to_string(),
         };
         println!("  member       {name} at {address}, {role}, {heard}");
-    }
-    if !known.waiting_for.is_empty() {
-        println!("  waiting for  {}", known.waiting_for.join(", "));
     }
 }

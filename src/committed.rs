@@ -162,15 +162,32 @@ pub struct Committed {
     pub leader: Option<String>,
     /// The newest committed entry that a client sent; `None` before the first.
     pub entry: Option<Entry>,
-    /// The members of the cluster in order of name, by the newest configuration
-    /// that the node holds; empty before it belongs to a cluster.
+    /// The members of the cluster in order of name, as they are agreed: by the newest
+    /// configuration that the node knows to be committed. Empty before it belongs to a
+    /// cluster.
     pub members: Vec<Member>,
+    /// Which life of this node this is: a random number that names its log, and what it
+    /// remembers with it. A node that comes back without its log has another.
+    pub incarnation: u64,
     /// How long ago this node was last in touch with a majority, itself or by way of its
     /// leader; `None` if never in this run. While it grows, the node is cut off.
     pub quorum_ago: Option<Duration>,
     /// The names that a fresh node still waits for before its cluster can be
     /// founded or joined; empty otherwise.
     pub waiting_for: Vec<String>,
+}
+
+impl Committed {
+    /// Whether this node votes: whether the members that are agreed name this very life
+    /// of it as a voter.
+    ///
+    /// A node whose memory is lost counts as lost until this is true for what came
+    /// back in its place: who restarts the nodes of a volatile cluster one after the
+    /// other waits for it each time.
+    pub fn is_voter(&self) -> bool {
+        let own = |member: &&Member| member.incarnation == Some(self.incarnation);
+        self.members.iter().find(own).is_some_and(|member| member.voter)
+    }
 }
 
 /// One line for a person: who, what, and the newest entry.
@@ -202,6 +219,11 @@ pub struct Member {
     pub address: SocketAddr,
     /// Whether it votes and counts; a learner only receives the log.
     pub voter: bool,
+    /// Whether it is a learner that becomes a voter as soon as it has caught up.
+    pub joining: bool,
+    /// Which life of the node is meant ([`Committed::incarnation`]); `None` for one that
+    /// was never heard.
+    pub incarnation: Option<u64>,
     /// How long ago this node heard anything from it: this node's own evidence,
     /// not an agreed verdict. `None` if not in this run, and for a life that another
     /// has followed under its name; zero for the node itself.
@@ -216,6 +238,9 @@ pub enum Role {
     Stopped,
     /// Started, and belongs to no cluster yet: its log is empty. It does not campaign.
     Fresh,
+    /// Was a member of its cluster and is none any more: silent, unless it is added
+    /// again.
+    Removed,
     /// Receives the log and neither votes nor campaigns.
     Learner,
     /// Follows a leader, or waits for one.
@@ -232,6 +257,7 @@ impl fmt::Display for Role {
         f.pad(match self {
             Role::Stopped => "stopped",
             Role::Fresh => "fresh",
+            Role::Removed => "removed",
             Role::Learner => "learner",
             Role::Follower => "follower",
             Role::Candidate => "candidate",
@@ -316,6 +342,7 @@ mod tests {
             leader: None,
             entry: None,
             members: Vec::new(),
+            incarnation: 1,
             quorum_ago: None,
             waiting_for: vec!["node0".into(), "node2".into()],
         };

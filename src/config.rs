@@ -31,6 +31,8 @@ use crate::event::{Event, Hub};
 use crate::machine::StateMachine;
 use crate::machine::sealed::IntoMachine;
 
+pub(crate) use self::check::{address_problem, name_problem};
+
 /// Who the nodes are and how they behave: the cluster's file, plus what only a
 /// program can give.
 ///

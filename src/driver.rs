@@ -27,6 +27,7 @@ use mio::{Events, Interest, Poll, Registry, Token};
 
 use crate::config::{Config, NodeSettings};
 use crate::core::lives::Neighbor;
+use crate::core::membership::Standing;
 use crate::core::types::{Incarnation, Life, Run, Time};
 use crate::core::{self, Saved};
 use crate::engine::{self, Engine, Host, Output};
@@ -399,7 +400,9 @@ impl<'a> Running<'a> {
         let mut published = self.shared.published.lock();
         published.reach(self.engine.newest());
         published.quorum_at = core.quorum_at(now).filter(|at| at.0 > 0).map(at);
+        let members_at = core.members_agreed().map_or(0, |(index, _)| index.0);
         let turned = turned || published.role != role || published.term != core.term().0;
+        let turned = turned || published.members_at != members_at;
         let due = self.published_at.is_none_or(|last| now.since(last) >= EVIDENCE_EVERY);
         if !turned && !due {
             return;
@@ -407,6 +410,8 @@ impl<'a> Running<'a> {
         self.published_at = Some(now);
         published.role = role;
         published.term = core.term().0;
+        published.incarnation = core.me().incarnation.0;
+        published.members_at = members_at;
         let leader = core.leader().and_then(|leader| core.known_name(leader));
         if published.leader.as_deref() != leader {
             published.leader = leader.map(str::to_string);
@@ -467,11 +472,13 @@ fn publish_members(core: &core::Core, published: &mut Published, at: impl Fn(Tim
             .map_or(Heard::Never, |time| Heard::At(at(time))),
         None => Heard::Never,
     };
-    for member in core.members().into_iter().flat_map(|members| &members.members) {
+    for member in core.members_agreed().into_iter().flat_map(|(_, members)| &members.members) {
         published.members.push(PublishedMember {
             name: member.name.clone(),
             address: member.address,
-            voter: member.voter,
+            voter: member.is_voter(),
+            joining: member.standing == Standing::Joining,
+            incarnation: member.incarnation.map(|incarnation| incarnation.0),
             heard: heard(member.incarnation),
         });
     }
@@ -497,7 +504,7 @@ pub(crate) fn engine_setup(config: &Config, name: &str) -> Result<engine::Setup,
             election_timeout: settings.election_timeout_us,
             founding_by_majority: settings.founding_by_majority,
             tail_entries: settings.snapshot_every,
-            append_bytes: Vec::new(),
+            append_bytes: engine::APPEND_BYTES,
         },
         request_timeout: settings.request_timeout_us,
         snapshot_every: settings.snapshot_every,

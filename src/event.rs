@@ -42,6 +42,19 @@ pub enum Event {
         /// The leader's name; `None` while it knows of none.
         leader: Option<String>,
     },
+    /// The node has learnt that other members are agreed: all by name. A node that was
+    /// far behind may see only the last of several changes.
+    #[non_exhaustive]
+    Members {
+        /// Which node.
+        node: String,
+        /// Where in the log they are stated.
+        index: u64,
+        /// Those that vote.
+        voters: Vec<String>,
+        /// Those that do not, or not yet.
+        learners: Vec<String>,
+    },
     /// A snapshot stands for the node's log up to this index, in its memory or on its
     /// disk: one of its own, or one that the leader sent because the node was far
     /// behind. After the latter its state machine has been given a state, and not the
@@ -72,6 +85,7 @@ impl Event {
         match self {
             Event::Role { node, .. }
             | Event::Leader { node, .. }
+            | Event::Members { node, .. }
             | Event::Snapshot { node, .. }
             | Event::Missed { node, .. } => node,
         }

@@ -188,6 +188,7 @@ impl RaftNode {
             Kind::Command { buffer, .. } => buffer.len() - HEADROOM,
             Kind::Query { json } => json.len(),
             Kind::Lookup { id } => id.len(),
+            Kind::Change(_) => 0,
             Kind::Bad { reason } => return Err(RequestError::Invalid { reason: reason.clone() }),
         };
         let limit = self.config.settings().max_value_bytes;
@@ -215,6 +216,8 @@ impl RaftNode {
             name: member.name.clone(),
             address: member.address,
             voter: member.voter,
+            joining: member.joining,
+            incarnation: member.incarnation,
             heard_ago: match member.heard {
                 Heard::Never => None,
                 Heard::At(at) => Some(ago(at)),
@@ -229,6 +232,7 @@ impl RaftNode {
             leader: published.leader.clone().filter(|_| running),
             entry: published.entry.clone(),
             members: published.members.iter().map(member).collect(),
+            incarnation: published.incarnation,
             quorum_ago: published.quorum_at.map(ago),
             waiting_for: published.waiting_for.clone(),
         }
@@ -276,6 +280,7 @@ fn spawn(
         // What it comes back as; its thread says more as soon as it takes part.
         published.role = role;
         published.term = saved.hard.term.0;
+        published.incarnation = saved.incarnation.0;
         // A new life knows nothing; another run of the same goes on from here.
         published.entry.take_if(|_| saved.hard.cluster.is_none());
         published.leader = None;

@@ -7,6 +7,7 @@
 //! request, and `client_request` answers it as `RequestError::Invalid`.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
@@ -19,6 +20,8 @@ use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
+use crate::config;
+use crate::core::message::Wish;
 use crate::error::RequestError;
 use crate::guard;
 
@@ -42,7 +45,8 @@ const RAW_VALUE_MARK: &str = "$serde_json::private::RawValue";
 /// A commit on one machine takes less, and waking a thread costs as much again.
 const LOOK_BEFORE_PARKING: Duration = Duration::from_micros(50);
 
-/// What a client asks of the cluster: a command, a query or a lookup.
+/// What a client asks of the cluster: a command, a query, a lookup, other members or
+/// another leader.
 ///
 /// Any JSON value is a command: `client_request(json!({"val": 1}))`. To make a
 /// request never fails and never blocks; a value that cannot be sent is
@@ -80,6 +84,8 @@ pub(crate) enum Kind {
     Query { json: Vec<u8> },
     /// Which entry was committed under this id?
     Lookup { id: String },
+    /// Other members, or another leader.
+    Change(Wish),
     /// There is no such request, and why.
     Bad { reason: String },
 }
@@ -108,11 +114,77 @@ impl Request {
         Request::of(check_id(&id).map(|()| Kind::Lookup { id }))
     }
 
+    /// The node `name`, which answers `at` this address, is to become a voter.
+    ///
+    /// It must have been started, with a file that names it and the members (it waits
+    /// then). It joins as a learner, is brought up to date, by a snapshot if need be, and
+    /// votes when it has caught up; the reply comes when that is committed. If it does not
+    /// come in time the request ends as [`RequestError::Unknown`], and it goes on joining.
+    /// A learner becomes a voter by this, too.
+    ///
+    /// # Changes of the members
+    ///
+    /// This, [`add_learner`](Request::add_learner),
+    /// [`remove_member`](Request::remove_member) and
+    /// [`transfer_leadership`](Request::transfer_leadership) are seen to the leader by
+    /// any node. The [`Reply`] says what the members now are: its `value` is a map of
+    /// names to `{"ip", "port", "role"}`, as the file has it, its `index` where that is
+    /// stated in the log. [`RequestError::Refused`] says why not, and that nothing was
+    /// changed: a name that is unknown, or a member already; another change under way
+    /// (one at a time, Raft §6); no voter left, or too few in touch to go on; a newcomer
+    /// that does not answer; too many. The file stays as it is: bring it up to date, for
+    /// the next start of a node that has lost its log.
+    ///
+    /// ```no_run
+    /// # let node = kontiki::RaftNode::new("cluster.json", "node0")?;
+    /// use kontiki::Request;
+    /// use std::net::SocketAddr;
+    ///
+    /// let at: SocketAddr = "127.0.0.1:5568".parse()?;
+    /// let reply = node.client_request(Request::add_member("node3", at))?.wait()?;
+    /// assert_eq!(reply.value["node3"]["role"], "voter");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn add_member(name: impl Into<String>, at: impl Into<SocketAddr>) -> Request {
+        Request::add(name.into(), at.into(), true)
+    }
+
+    /// The node `name`, which answers `at` this address, is to become a learner, and to
+    /// stay one: it receives the log, serves queries, takes requests, and never votes. The
+    /// reply comes when it is a member. See [`add_member`](Request::add_member).
+    pub fn add_learner(name: impl Into<String>, at: impl Into<SocketAddr>) -> Request {
+        Request::add(name.into(), at.into(), false)
+    }
+
+    /// The member `name` is to be none any more: it falls silent, and its role is
+    /// [`Removed`](crate::Role::Removed) when it has heard of it. A leader may remove
+    /// itself: it leads until that is committed, and another takes over. See
+    /// [`add_member`](Request::add_member).
+    pub fn remove_member(name: impl Into<String>) -> Request {
+        let name = name.into();
+        Request::of(check_name(&name).map(|()| Kind::Change(Wish::Remove { name })))
+    }
+
+    /// The voter `to` is to lead (thesis §3.10). The leader brings it up to date and
+    /// hands over at once, without an election timeout; commands wait meanwhile and are
+    /// refused by nobody. If that fails, within the shortest election timeout, the
+    /// request is refused and the leader goes on. The reply comes when `to` leads, with
+    /// its term. See [`add_member`](Request::add_member).
+    pub fn transfer_leadership(to: impl Into<String>) -> Request {
+        let to = to.into();
+        Request::of(check_name(&to).map(|()| Kind::Change(Wish::Transfer { to })))
+    }
+
+    fn add(name: String, address: SocketAddr, voter: bool) -> Request {
+        let checked = check_name(&name).and_then(|()| check_address(address));
+        Request::of(checked.map(|()| Kind::Change(Wish::Add { name, address, voter })))
+    }
+
     /// Gives a command an id of the caller's, 1 to 256 bytes of text: while the
     /// cluster remembers it, the same id is committed once, and who asks again, at
     /// any node, gets the first one's reply. The last id given counts.
     ///
-    /// Queries and lookups have none: `client_request` answers `Invalid` then.
+    /// All others have none: `client_request` answers `Invalid` then.
     pub fn id(mut self, id: impl Into<String>) -> Request {
         let id = id.into();
         let reason = match (&mut self.kind, check_id(&id)) {
@@ -130,6 +202,9 @@ impl Request {
                 "an id was given to a lookup beside the one that it looks for; only a command \
                  is committed under an id"
                     .to_string()
+            }
+            (Kind::Change(_), _) => {
+                "an id was given to a change of the members; only a command has one".to_string()
             }
             (Kind::Bad { .. }, _) => return self,
         };
@@ -177,6 +252,16 @@ impl fmt::Debug for Request {
                 write!(f, "Request::query({})", String::from_utf8_lossy(json))
             }
             Kind::Lookup { id } => write!(f, "Request::lookup({id:?})"),
+            Kind::Change(Wish::Add { name, address, voter: true }) => {
+                write!(f, "Request::add_member({name:?}, {address})")
+            }
+            Kind::Change(Wish::Add { name, address, voter: false }) => {
+                write!(f, "Request::add_learner({name:?}, {address})")
+            }
+            Kind::Change(Wish::Remove { name }) => write!(f, "Request::remove_member({name:?})"),
+            Kind::Change(Wish::Transfer { to }) => {
+                write!(f, "Request::transfer_leadership({to:?})")
+            }
             Kind::Bad { reason } => write!(f, "Request::invalid({reason:?})"),
         }
     }
@@ -187,6 +272,22 @@ fn check_id(id: &str) -> Result<(), String> {
         0 => Err("the id is empty; it must have 1 to 256 bytes".to_string()),
         1..=ID_BYTES_LIMIT => Ok(()),
         bytes => Err(format!("the id has {bytes} bytes; it must have 1 to {ID_BYTES_LIMIT}")),
+    }
+}
+
+/// The rules of a name in the file.
+fn check_name(name: &str) -> Result<(), String> {
+    match config::name_problem(name) {
+        Some(problem) => Err(format!("{problem} cannot be a node's")),
+        None => Ok(()),
+    }
+}
+
+/// The rules of an address in the file.
+fn check_address(address: SocketAddr) -> Result<(), String> {
+    match config::address_problem(address) {
+        Some(problem) => Err(format!("{address} {problem}")),
+        None => Ok(()),
     }
 }
 
@@ -320,13 +421,14 @@ impl Visitor<'_> for KeyVisitor {
 #[non_exhaustive]
 pub struct Reply {
     /// Where the command stands in the log; for a query, up to where the state
-    /// that answered had been applied; for a lookup, where the command stands that it found.
+    /// that answered had been applied; for a lookup, where the command stands that it found;
+    /// for a change of the members, where they are stated.
     pub index: u64,
     /// The term of that place; for a query, the term in which it was answered.
     pub term: u64,
     /// What the state machine answered. Without one: `Null` for a command, the
     /// newest committed value for a query (`Null` before the first), the
-    /// original reply for a lookup.
+    /// original reply for a lookup. For a change of the members, what they now are.
     pub value: Value,
     /// Whether `value` is that answer. `false` only where the answer to a
     /// command that was committed earlier, under the same id, is no longer
@@ -532,6 +634,7 @@ mod tests {
             }
             Kind::Query { json } => String::from_utf8(json).unwrap(),
             Kind::Lookup { id } => panic!("a lookup of {id}"),
+            Kind::Change(wish) => panic!("{wish:?}"),
             Kind::Bad { reason } => panic!("{reason}"),
         }
     }

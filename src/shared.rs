@@ -117,6 +117,9 @@ pub(crate) struct Published {
     pub(crate) leader: Option<String>,
     pub(crate) entry: Option<Entry>,
     pub(crate) members: Vec<PublishedMember>,
+    /// Where they are stated.
+    pub(crate) members_at: u64,
+    pub(crate) incarnation: u64,
     pub(crate) quorum_at: Option<Instant>,
     pub(crate) waiting_for: Vec<String>,
 }
@@ -127,6 +130,8 @@ pub(crate) struct PublishedMember {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
     pub(crate) voter: bool,
+    pub(crate) joining: bool,
+    pub(crate) incarnation: Option<u64>,
     pub(crate) heard: Heard,
 }
 
@@ -156,6 +161,8 @@ impl Published {
             leader: None,
             entry: None,
             members: Vec::new(),
+            members_at: 0,
+            incarnation: 0,
             quorum_at: None,
             waiting_for: Vec::new(),
         }

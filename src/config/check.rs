@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use super::{NodeSettings, Settings};
-use crate::core::membership::MEMBERS_LIMIT;
+use crate::core::membership::{MEMBERS_LIMIT, VOTERS_LIMIT};
 use crate::error::Error;
 
 type Keys = Map<String, Value>;
@@ -37,7 +37,6 @@ const NOT_YET: [(&str, &str); 2] = [
 ];
 
 const NAME_BYTES_LIMIT: usize = 64;
-const VOTERS_LIMIT: usize = 9;
 const HEARTBEAT_MS: RangeInclusive<u64> = 1..=60_000;
 const ELECTION_TIMEOUT_MS: RangeInclusive<u64> = 1..=600_000;
 const REQUEST_TIMEOUT_MS: RangeInclusive<u64> = 1..=3_600_000;
@@ -205,13 +204,9 @@ fn check_nodes(nodes: &Keys, prefix: &str) -> Result<Vec<NodeSettings>, Error> {
 
 fn check_node(prefix: &str, name: &str, node: &Value) -> Result<NodeSettings, Error> {
     let at = |key: &str| path(prefix, name, key);
-    if name.is_empty() || name.len() > NAME_BYTES_LIMIT {
-        let problem = format!("a name of {} bytes", name.len());
-        return Err(Error::config(at(""), problem, format!("use 1 to {NAME_BYTES_LIMIT} bytes")));
-    }
-    if name.contains(char::is_control) {
-        let problem = "a name with a control character";
-        return Err(Error::config(at(""), problem, "use letters, digits and signs"));
+    if let Some(problem) = name_problem(name) {
+        let remedy = format!("use letters, digits and signs, 1 to {NAME_BYTES_LIMIT} bytes");
+        return Err(Error::config(at(""), problem, remedy));
     }
     let Value::Object(keys) = node else {
         return Err(wrong(&at(""), node, NODE_REMEDY));
@@ -224,6 +219,36 @@ fn check_node(prefix: &str, name: &str, node: &Value) -> Result<NodeSettings, Er
     let role = word(keys.get("role"), &at("role"), ["voter", "learner"])?;
     let address = SocketAddr::new(ip, port);
     Ok(NodeSettings { name: name.to_string(), address, voter: role == "voter" })
+}
+
+/// What is wrong with a node's name, if anything is.
+pub(crate) fn name_problem(name: &str) -> Option<String> {
+    match name.len() {
+        1..=NAME_BYTES_LIMIT if name.contains(char::is_control) => {
+            Some("a name with a control character".to_string())
+        }
+        1..=NAME_BYTES_LIMIT => None,
+        bytes => Some(format!("a name of {bytes} bytes")),
+    }
+}
+
+/// What is wrong with a node's address, if anything is.
+pub(crate) fn address_problem(address: SocketAddr) -> Option<&'static str> {
+    match address {
+        _ if address.port() == 0 => Some("has no port"),
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => {
+            Some("has a zone, which means something on one machine only")
+        }
+        _ => ip_problem(address.ip().to_canonical()),
+    }
+}
+
+fn ip_problem(ip: IpAddr) -> Option<&'static str> {
+    if ip.is_unspecified() {
+        return Some("is no address that other nodes could speak to");
+    }
+    let many = ip.is_multicast() || ip == IpAddr::from([255; 4]);
+    many.then_some("is not the address of one node")
 }
 
 fn check_ip(at: &str, value: Option<&Value>) -> Result<IpAddr, Error> {
@@ -250,14 +275,13 @@ fn check_ip(at: &str, value: Option<&Value>) -> Result<IpAddr, Error> {
     };
     // The same address in its IPv6 dress would escape the comparison with others.
     let ip = ip.to_canonical();
-    if ip.is_unspecified() {
-        let problem = "is no address that other nodes could speak to";
-        return refuse(problem, "write the address at which they reach this node");
+    match ip_problem(ip) {
+        Some(problem) if ip.is_unspecified() => {
+            refuse(problem, "write the address at which they reach this node")
+        }
+        Some(problem) => refuse(problem, remedy),
+        None => Ok(ip),
     }
-    if ip.is_multicast() || ip == IpAddr::from([255; 4]) {
-        return refuse("is not the address of one node", remedy);
-    }
-    Ok(ip)
 }
 
 fn check_port(at: &str, value: Option<&Value>) -> Result<u16, Error> {

@@ -84,6 +84,22 @@ impl Core {
         }
     }
 
+    /// A leader puts another life in a voter's place at once.
+    pub fn bug_swaps_a_voter(&mut self, now: Time) {
+        if !self.is_settled_for_change() {
+            return;
+        }
+        let (me, mut members) = (self.me.incarnation, self.members().cloned());
+        let others = members.iter_mut().flat_map(|members| &mut members.members);
+        let mut voters = others.filter(|m| m.is_voter() && m.incarnation != Some(me));
+        if let Some(voter) = voters.next() {
+            voter.incarnation = Some(Incarnation(7));
+            if let Some(members) = members {
+                self.append_members(members, now);
+            }
+        }
+    }
+
     /// A node takes a rumour for a proof.
     pub fn bug_believes_that_safety_is_broken(&mut self) {
         if self.leads() {
@@ -136,6 +152,6 @@ impl Core {
 
     fn voters(&self) -> Vec<Incarnation> {
         let members = self.members().into_iter().flat_map(|members| &members.members);
-        members.filter(|member| member.voter).filter_map(|member| member.incarnation).collect()
+        members.filter(|member| member.is_voter()).filter_map(|member| member.incarnation).collect()
     }
 }

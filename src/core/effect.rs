@@ -11,7 +11,7 @@ use ::core::net::SocketAddr;
 use bytes::Bytes;
 
 use super::durability::Write;
-use super::message::Envelope;
+use super::message::{ChangeReply, Envelope};
 use super::snapshot::SnapshotId;
 use super::types::{ClusterId, Incarnation, Index, Term};
 
@@ -31,6 +31,8 @@ pub struct Effects {
     pub assembled: Option<(SnapshotId, Bytes)>,
     /// Reads of this node that may be served once `index` is applied.
     pub reads: Vec<ReadReady>,
+    /// Answers to wishes of this node.
+    pub changes: Vec<ChangeReply>,
     /// What happened, for the log and for events.
     pub notes: Vec<Told>,
 }
@@ -43,6 +45,7 @@ impl Effects {
             && self.write.is_none()
             && self.assembled.is_none()
             && self.reads.is_empty()
+            && self.changes.is_empty()
     }
 
     /// Whether there is nothing in it.
@@ -75,6 +78,8 @@ pub struct ReadReady {
 pub enum RoleName {
     /// The log is empty of any cluster.
     Fresh,
+    /// Was a member, and is none any more.
+    Removed,
     /// Receives the log, does not vote.
     Learner,
     /// Follows a leader, or waits for one.
@@ -91,6 +96,7 @@ impl fmt::Display for RoleName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             RoleName::Fresh => "fresh",
+            RoleName::Removed => "removed",
             RoleName::Learner => "learner",
             RoleName::Follower => "follower",
             RoleName::PreCandidate => "pre-candidate",
@@ -132,6 +138,13 @@ pub enum Note {
     Leader(Option<Incarnation>),
     /// The members are others from this index on.
     Members(Index),
+    /// This node is no member any more, as of this index.
+    Removed(Index),
+    /// The file says something else than the members do: each difference, and what would
+    /// bring it about.
+    FileDiffers(Vec<String>),
+    /// These voters have lost their memory, and without them no majority is left.
+    MajorityLost(Vec<String>),
     /// A snapshot of this node's own stands for the log up to here.
     Compacted(Index),
     /// A snapshot came from the leader and took the log's place, up to here.
@@ -190,7 +203,12 @@ impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Waiting::ForVoters(names) => {
-                write!(f, "waiting for {} before the cluster can be founded", names.join(", "))
+                write!(
+                    f,
+                    "waiting for {} before the cluster can be founded (if there is one already, \
+                     it has to be asked to add this node)",
+                    names.join(", ")
+                )
             }
             Waiting::ForFounder(name) => write!(f, "waiting for {name} to found the cluster"),
             Waiting::ForAdmission(names) => write!(
@@ -209,6 +227,21 @@ impl fmt::Display for Note {
             Note::Leader(Some(_)) => write!(f, "follows a leader"),
             Note::Leader(None) => write!(f, "knows no leader"),
             Note::Members(index) => write!(f, "members as of index {index}"),
+            Note::Removed(index) => {
+                write!(f, "is no member of its cluster any more, as of entry {index}")
+            }
+            Note::FileDiffers(differences) => write!(
+                f,
+                "the file and the members differ, and the members count: {}",
+                differences.join("; ")
+            ),
+            Note::MajorityLost(names) => write!(
+                f,
+                "{} came back without memory, and without what they knew no majority of the \
+                 voters is left: this cluster elects no leader any more. Stop all its nodes and \
+                 start them with empty memories and folders to begin anew",
+                names.join(", ")
+            ),
             Note::Compacted(index) => write!(f, "a snapshot stands for the log up to {index}"),
             Note::Installed(index) => {
                 write!(f, "takes the leader's snapshot in place of its log, up to {index}")

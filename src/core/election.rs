@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 
 use super::Core;
 use super::effect::{Detail, Note};
-use super::message::{Message, PreVote, PreVoteReply, RequestVote, RequestVoteReply};
+use super::message::{Message, PreVote, PreVoteReply, RequestVote, RequestVoteReply, TimeoutNow};
 use super::quorum;
 use super::state::{Candidate, Failure, Leader, PreCandidate, Refused, Role};
 use super::types::{Incarnation, Payload, Term, Time};
@@ -51,7 +51,7 @@ impl Core {
         if self.disk_hangs(now).is_some() {
             // It could not even vote for itself.
             self.reset_election_timer(now);
-        } else if self.is_voter() {
+        } else if self.may_campaign() {
             self.campaign(now);
         }
     }
@@ -91,7 +91,7 @@ impl Core {
 
     /// Asks whether an election could be won; touches no term.
     pub(super) fn campaign(&mut self, now: Time) {
-        assert!(self.is_voter() && !self.log.is_empty(), "only a voter of a cluster campaigns");
+        assert!(self.may_campaign() && self.holds_members(), "only a voter of a cluster campaigns");
         let round = self.rng.next_nonzero();
         let granted = BTreeSet::from([self.me.incarnation]);
         self.role = Role::PreCandidate(PreCandidate { round, granted });
@@ -109,6 +109,11 @@ impl Core {
             Message::PreVote(PreVote { round, term, last_log_index, last_log_term })
         });
         self.count_pre_votes(now);
+    }
+
+    /// Whether it is known here who votes.
+    fn holds_members(&self) -> bool {
+        self.members().is_some()
     }
 
     fn send_to_voters(&mut self, message: impl Fn() -> Message) {
@@ -164,12 +169,23 @@ impl Core {
         let Role::PreCandidate(candidacy) = &self.role else { return };
         let granted = |who| candidacy.granted.contains(&who);
         if self.members().is_some_and(|members| quorum::is_majority(members, granted)) {
-            self.become_candidate(now);
+            self.become_candidate(false, now);
         }
     }
 
-    pub(super) fn become_candidate(&mut self, now: Time) {
-        assert!(matches!(self.role, Role::PreCandidate(_)), "a candidate asked before");
+    /// The leader hands over to this node: it stands at once, and asks nobody whether it
+    /// would be elected (thesis §3.10).
+    pub(super) fn on_timeout_now(&mut self, from: Incarnation, m: TimeoutNow, now: Time) {
+        let of_leader = m.term == self.hard.term && self.leader() == Some(from);
+        if of_leader && self.may_campaign() && self.disk_hangs(now).is_none() {
+            let name = self.name_of(from);
+            self.step(|| format!("is asked by {name} to take over"));
+            self.become_candidate(true, now);
+        }
+    }
+
+    pub(super) fn become_candidate(&mut self, handed_over: bool, now: Time) {
+        assert!(!matches!(self.role, Role::Leader(_)), "a leader stands for no election");
         if self.hard.term == Term(u64::MAX) {
             self.fail(Failure::TermsExhausted);
             return;
@@ -185,13 +201,13 @@ impl Core {
         let (last_log_index, last_log_term) = (self.log.last_index(), self.log.last_term());
         let term = self.hard.term;
         self.send_to_voters(|| {
-            Message::RequestVote(RequestVote { term, last_log_index, last_log_term })
+            Message::RequestVote(RequestVote { term, last_log_index, last_log_term, handed_over })
         });
     }
 
     pub(super) fn on_request_vote(&mut self, from: Incarnation, m: RequestVote, now: Time) {
         let name = self.name_of(from);
-        if m.term > self.hard.term && !self.hears_a_leader(now) {
+        if m.term > self.hard.term && (m.handed_over || !self.hears_a_leader(now)) {
             self.become_follower(m.term, None, now, "a candidate has a newer term");
         }
         let free = self.hard.voted_for.is_none_or(|candidate| candidate == from);
@@ -261,6 +277,10 @@ impl Core {
             rounds: Default::default(),
             reads: Default::default(),
             seen: Default::default(),
+            changing: None,
+            joining: Vec::new(),
+            newcomers: Default::default(),
+            farewells: Default::default(),
             settled: self.applicable(),
             unsettled_bytes: self
                 .log
@@ -292,6 +312,7 @@ impl Core {
         let known = self.leader();
         let newer = term > self.hard.term;
         let was_follower = matches!(self.role, Role::Follower(_));
+        self.forget_changes();
         if let Role::Leader(leader) = &self.role {
             self.quorum_at =
                 self.members().map(|members| leader.quorum_at(members, self.me.incarnation, now));

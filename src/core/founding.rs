@@ -1,9 +1,9 @@
-//! A node among its neighbours: hellos answered, the cluster founded or joined,
-//! newcomers admitted. `lives` has the rules; this is where they meet the log.
+//! A node among its neighbours: hellos answered, the cluster founded or joined.
+//! `lives` has the rules; this is where they meet the log.
 
 use super::Core;
 use super::effect::{Detail, Note, Outgoing, Waiting};
-use super::lives::{Founding, Heard, Own};
+use super::lives::{Founding, Heard, Own, Says};
 use super::membership::{Member, Membership};
 use super::message::{Envelope, Found, Hello, Message};
 use super::state::{Refused, Role};
@@ -29,12 +29,12 @@ impl Core {
         if from.incarnation.0 == 0 || from.run.0 == 0 || hello.fresh != (cluster.0 == 0) {
             return Err(Refused::Malformed);
         }
-        let outlived =
-            self.members().is_some_and(|members| members.supersedes(&hello.name, from.incarnation));
-        if outlived {
-            return Err(Refused::Stranger);
-        }
-        let says = (hello.fresh, cluster);
+        let says = Says {
+            fresh: hello.fresh,
+            cluster,
+            foreign: cluster.0 != 0 && self.hard.cluster.is_some_and(|own| own != cluster),
+            outlived: self.is_outlived(&hello.name, from.incarnation),
+        };
         let heard = self
             .lives
             .on_hello(&hello.name, from, hello.echo, says, now)
@@ -45,13 +45,25 @@ impl Core {
                 peer
             }
             Heard::Known(peer) | Heard::Claims(peer) => peer,
+            Heard::Superseded(peer) => {
+                // It may live all the same, where somebody put an old folder in its place:
+                // it is told, and believed in nothing.
+                if hello.ask != 0 {
+                    self.send_hello(peer, from, 0, hello.ask);
+                    self.tell_superseded(peer, from);
+                }
+                return Err(Refused::Stranger);
+            }
         };
         if hello.ask != 0 {
             let ask = match heard {
                 Heard::Claims(_) => self.lives.challenge(place, &mut self.rng),
-                Heard::Believed { .. } | Heard::Known(_) => 0,
+                Heard::Believed { .. } | Heard::Known(_) | Heard::Superseded(_) => 0,
             };
             self.send_hello(place, from, ask, hello.ask);
+        }
+        if let Some(index) = self.parted(from.incarnation) {
+            self.tell_removed(from, index);
         }
         self.try_found(now);
         Ok(())
@@ -93,7 +105,7 @@ impl Core {
         }
         self.pass_on_record(place);
         if self.hard.cluster.is_some() {
-            self.admit(now);
+            self.tend_members(now);
         }
     }
 
@@ -232,12 +244,18 @@ impl Core {
         let fresh = self.hard.cluster.is_none();
         let leads = matches!(self.role, Role::Leader(_));
         self.lives.watch_unnamed(self.configurations.current().filter(|_| leads));
+        self.tend_members(now);
+        let silent = self.is_removed();
         for place in self.lives.due(fresh, now) {
+            if silent {
+                continue;
+            }
             let ask = self.lives.challenge(place, &mut self.rng);
             self.send_hello(place, Envelope::ANYONE, ask, 0);
         }
         if !fresh {
-            self.admit(now);
+            self.watch_majority(now);
+            self.watch_file(now);
             return;
         }
         if now >= self.waiting_note_at {
@@ -252,38 +270,5 @@ impl Core {
 
     fn born_at(&self) -> Time {
         self.lives.started_at()
-    }
-
-    /// A leader names a newcomer in the members: one change at a time, and none
-    /// before it has committed in its term (Ongaro's note of 2015).
-    pub(super) fn admit(&mut self, now: Time) {
-        let Role::Leader(leader) = &self.role else { return };
-        let settled = self.commit_index >= leader.term_start
-            && self.commit_index >= self.configurations.current_index();
-        if !settled {
-            return;
-        }
-        let Some(members) = self.members() else { return };
-        let Some((name, next)) = self.lives.admission(members, now) else { return };
-        self.step(|| format!("admits {name}"));
-        self.append_own(Payload::Members(Box::new(next)));
-        self.follow_members(now);
-    }
-
-    /// The leader keeps a progress of each member but itself, and of nobody else.
-    pub(super) fn follow_members(&mut self, now: Time) {
-        let me = self.me.incarnation;
-        let last_index = self.log.last_index();
-        let Some(members) = self.configurations.current() else { return };
-        let Role::Leader(leader) = &mut self.role else { return };
-        leader.progress.retain(|incarnation, _| members.names(*incarnation));
-        for incarnation in members.members.iter().filter_map(|member| member.incarnation) {
-            if incarnation != me {
-                leader
-                    .progress
-                    .entry(incarnation)
-                    .or_insert_with(|| super::progress::Progress::new(last_index, now));
-            }
-        }
     }
 }

@@ -231,6 +231,7 @@ impl Core {
         if news {
             self.tell(Detail::Turns, || Note::Members(stated));
         }
+        self.note_removed();
         Ok(())
     }
 

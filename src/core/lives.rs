@@ -16,7 +16,13 @@
 //!
 //! To believe an incarnation supersedes the name's earlier ones for good: what
 //! they sent and the network still holds is dropped. Asking is repeated until it
-//! is answered, so each of these may be lost, repeated and late.
+//! is answered, so each of these may be lost, repeated and late. The members keep, with
+//! the log and in snapshots, which incarnations are *former*: these are told so, and
+//! are never believed under a name that another has taken since.
+//!
+//! Peers are the nodes of the file, and whom the log's members name, or named of late, at
+//! the address that the log states. The file starts a cluster; after that it only says
+//! whom else to listen to.
 //!
 //! Founding. The first voter of the file, in order of names, founds when every
 //! voter of the file has just echoed and said that it is fresh, in answer to a
@@ -46,13 +52,17 @@
 //! look the same, so this is only for those who know that there is no first
 //! cluster.
 
+mod founders;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use ::core::net::SocketAddr;
 
-use super::membership::{Member, Membership};
+use super::membership::{Member, Membership, Standing};
 use super::rng::Rng;
 use super::types::{ClusterId, Incarnation, Life, Time};
+
+pub use self::founders::{Founding, Own};
 
 /// While this node is fresh it asks this often, in microseconds.
 const ASK_FRESH: u64 = 200_000;
@@ -68,6 +78,8 @@ const CLAIM_ASKS: u32 = 12;
 const FRESH_FOR: u64 = 1_000_000;
 /// A majority founds when the others gave no sign for so long.
 const ALONE_FOR: u64 = 2_000_000;
+/// When to ask whom nobody has asked yet.
+const AT_ONCE: Time = Time(0);
 /// So many superseded incarnations of a name are remembered.
 const SUPERSEDED_KEPT: usize = 64;
 
@@ -82,11 +94,17 @@ pub struct Neighbor {
     pub voter: bool,
 }
 
-/// Another node of the file, and the life of it that is believed.
+/// Another node, and the life of it that is believed.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// What the file says of it.
+    /// What the file says of it; its address is the log's, if that names it.
     pub node: Neighbor,
+    /// Its address in the file, if it stands there.
+    in_file: Option<SocketAddr>,
+    /// Whether it is met because somebody asked that it become a member.
+    met: bool,
+    /// Whether only the log remembers it, as one that was a member.
+    former: bool,
     /// The life that echoed.
     pub believed: Option<Life>,
     /// Whether that life said, when it last echoed, that it is fresh.
@@ -120,10 +138,12 @@ pub struct Peer {
     superseded: VecDeque<Incarnation>,
 }
 
-/// All other nodes of the file.
+/// All other nodes.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub struct Lives {
+    own_name: String,
+    /// In order of name.
     peers: Vec<Peer>,
     believed: BTreeMap<Incarnation, usize>,
     started_at: Time,
@@ -145,35 +165,18 @@ pub enum Heard {
     Known(usize),
     /// It claims a name and must echo first.
     Claims(usize),
+    /// Another life has followed it under its name.
+    Superseded(usize),
 }
 
 impl Lives {
     /// The other nodes of the file, none of them heard.
-    pub fn new(neighbors: Vec<Neighbor>, now: Time) -> Lives {
-        let peer = |node| Peer {
-            node,
-            believed: None,
-            fresh: false,
-            cluster: ClusterId(0),
-            heard_at: None,
-            claimed: None,
-            misled: false,
-            unnamed: false,
-            sign_at: None,
-            echoed_at: None,
-            ask: 0,
-            drawn: 0,
-            echoed: 0,
-            born: 0,
-            named: 0,
-            ask_at: now,
-            asked_at: None,
-            asks: 0,
-            superseded: VecDeque::new(),
-        };
-        let mut peers: Vec<Peer> = neighbors.into_iter().map(peer).collect();
+    pub fn new(own_name: &str, neighbors: Vec<Neighbor>, now: Time) -> Lives {
+        let in_file = |node: Neighbor| Peer { in_file: Some(node.address), ..Peer::new(node, now) };
+        let mut peers: Vec<Peer> = neighbors.into_iter().map(in_file).collect();
         peers.sort_by(|a, b| a.node.name.cmp(&b.node.name));
-        Lives { peers, believed: BTreeMap::new(), started_at: now, events: 0 }
+        let own_name = own_name.to_string();
+        Lives { own_name, peers, believed: BTreeMap::new(), started_at: now, events: 0 }
     }
 
     /// When this node started.
@@ -227,20 +230,20 @@ impl Lives {
         }
     }
 
-    /// A `Hello` came from `from`, which calls itself `name`. `None`: it is
-    /// nobody's of the file, or a life that is superseded.
+    /// A `Hello` came from `from`, which calls itself `name`; `outlived` says whether the
+    /// members name a later life. `None`: the name is nobody's.
     pub fn on_hello(
         &mut self,
         name: &str,
         from: Life,
         echo: u64,
-        says: (bool, ClusterId),
+        says: Says,
         now: Time,
     ) -> Option<Heard> {
         let place = self.peers.iter().position(|peer| peer.node.name == name)?;
         let peer = &mut self.peers[place];
-        if peer.superseded.contains(&from.incarnation) {
-            return None;
+        if says.outlived || peer.superseded.contains(&from.incarnation) {
+            return Some(Heard::Superseded(place));
         }
         peer.sign_at = Some(now);
         if echo == 0 || echo != peer.ask {
@@ -254,10 +257,11 @@ impl Lives {
         let news = peer.believed != Some(from);
         if let Some(old) = peer.believed.filter(|old| old.incarnation != from.incarnation) {
             self.believed.remove(&old.incarnation);
-            if peer.superseded.len() == SUPERSEDED_KEPT {
-                peer.superseded.pop_front();
+            // Who has another cluster's log was started by mistake: the one that belongs
+            // here may come back.
+            if !says.foreign {
+                peer.supersede(old.incarnation);
             }
-            peer.superseded.push_back(old.incarnation);
         }
         self.believed.insert(from.incarnation, place);
         if news {
@@ -266,7 +270,7 @@ impl Lives {
         }
         peer.echoed = peer.drawn;
         peer.believed = Some(from);
-        (peer.fresh, peer.cluster) = says;
+        (peer.fresh, peer.cluster) = (says.fresh, says.cluster);
         peer.claimed = None;
         peer.misled = false;
         peer.heard_at = Some(now);
@@ -297,7 +301,7 @@ impl Lives {
             if !peer.wants_asking(fresh) || now < peer.ask_at {
                 continue;
             }
-            let wait = match (fresh, peer.fresh || peer.unnamed) {
+            let wait = match (fresh, peer.fresh || peer.unnamed || peer.met) {
                 (true, _) => ASK_FRESH,
                 (false, true) => ASK_FRESH << peer.asks.min(3),
                 (false, false) => ASK_FIRST << peer.asks.min(5),
@@ -316,84 +320,110 @@ impl Lives {
         for peer in &mut self.peers {
             peer.unnamed = match (members, peer.believed) {
                 (Some(members), Some(life)) => {
-                    peer.cluster == members.cluster && !members.names(life.incarnation)
+                    peer.cluster == members.cluster
+                        && !members.names(life.incarnation)
+                        && !members.is_former(life.incarnation)
                 }
                 _ => false,
             };
         }
     }
 
-    /// The members are others now. What a name said before is not known to be said
-    /// by a newer life than the one that they name.
+    /// The members are others now: whom they name, or named of late, is a peer, at the
+    /// address that they state. What a name said before is not known to be said by a
+    /// newer life than the one that they name.
     pub fn members_changed(&mut self, before: Option<&Membership>, now: &Membership) {
         self.events += 1;
         for peer in &mut self.peers {
-            let lives = |members: &Membership| -> Vec<Option<Incarnation>> {
-                let of_name = members.members.iter().filter(|m| m.name == peer.node.name);
-                of_name.map(|member| member.incarnation).collect()
+            let life = |members: &Membership| {
+                members.named(&peer.node.name).and_then(|member| member.incarnation)
             };
-            if before.map(&lives).unwrap_or_default() != lives(now) {
+            if before.and_then(life) != life(now) {
                 peer.named = self.events;
             }
         }
+        let own_name = self.own_name.clone();
+        for peer in &mut self.peers {
+            peer.former = false;
+        }
+        // The newest of a name counts: the later ones stand further back.
+        for former in now.former.iter().filter(|former| former.name != own_name) {
+            if now.named(&former.name).is_none() {
+                let known = self.peer_at(&former.name, former.address);
+                known.former = true;
+            }
+        }
+        for member in now.members.iter().filter(|member| member.name != own_name) {
+            self.peer_at(&member.name, member.address);
+        }
+        self.peers.retain(|peer| {
+            let name = &peer.node.name;
+            peer.in_file.is_some() || peer.met || peer.former || now.named(name).is_some()
+        });
+        for peer in &mut self.peers {
+            let stated = peer.former || now.named(&peer.node.name).is_some();
+            if let Some(address) = peer.in_file.filter(|_| !stated && !peer.met) {
+                peer.move_to(address);
+            }
+        }
+        self.find_believed();
+    }
+
+    /// Somebody asks that this node become a member: it is asked who it is.
+    pub fn meet(&mut self, name: &str, address: SocketAddr) {
+        let peer = self.peer_at(name, address);
+        peer.met = true;
+        peer.unnamed = false;
+        peer.former = false;
+        peer.claimed = None;
+        peer.ask_at = AT_ONCE;
+        peer.asks = 0;
+        // What it said before may be of a life that is over.
+        self.events += 1;
+        peer_named(&mut self.peers, name, self.events);
+        self.find_believed();
+    }
+
+    /// Nobody asks that any more.
+    pub fn part(&mut self, name: &str, members: Option<&Membership>) {
+        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.node.name == name) {
+            peer.met = false;
+        }
+        if let Some(members) = members {
+            self.members_changed(Some(members), members);
+        }
+    }
+
+    /// The life of a node that was met, if it has echoed since, and whether it is fresh.
+    pub fn met(&self, name: &str) -> Option<&Peer> {
+        let peer = self.peers.iter().find(|peer| peer.node.name == name)?;
+        (peer.believed.is_some() && peer.echoed > peer.named).then_some(peer)
+    }
+
+    /// The peer of that name, at that address from now on.
+    fn peer_at(&mut self, name: &str, address: SocketAddr) -> &mut Peer {
+        let place = match self.peers.binary_search_by(|peer| peer.node.name.as_str().cmp(name)) {
+            Ok(place) => place,
+            Err(place) => {
+                let node = Neighbor { name: name.to_string(), address, voter: false };
+                self.peers.insert(place, Peer::new(node, AT_ONCE));
+                place
+            }
+        };
+        let peer = &mut self.peers[place];
+        peer.move_to(address);
+        peer
+    }
+
+    fn find_believed(&mut self) {
+        let lives = self.peers.iter().enumerate();
+        let believed = lives.filter_map(|(place, peer)| Some((peer.believed?.incarnation, place)));
+        self.believed = believed.collect();
     }
 
     /// When the next asking is due.
     pub fn deadline(&self, fresh: bool) -> Option<Time> {
         self.peers.iter().filter(|peer| peer.wants_asking(fresh)).map(|peer| peer.ask_at).min()
-    }
-
-    /// What a fresh node called `name` can do about founding: who founds, with
-    /// which members, or whom it waits for.
-    pub fn founding(&self, own: &Own<'_>, by_majority: bool, now: Time) -> Founding {
-        let remember = self.names(|peer| peer.believed.is_some() && !peer.fresh);
-        if !remember.is_empty() {
-            return Founding::Remembered(remember);
-        }
-        let here = |peer: &Peer| {
-            peer.believed.is_some()
-                && peer.fresh
-                && peer.echoed_at.is_some_and(|at| now.since(at) <= FRESH_FOR)
-        };
-        let missing = self.names(|peer| peer.node.voter && !here(peer));
-        let voters = || self.peers.iter().filter(|peer| peer.node.voter);
-        let file_voters = voters().count() + usize::from(own.voter);
-        let present = file_voters - missing.len();
-        let alone = |peer: &Peer| now.since(peer.sign_at.unwrap_or(self.started_at)) >= ALONE_FOR;
-        let enough = missing.is_empty()
-            || by_majority
-                && present * 2 > file_voters
-                && voters().filter(|peer| !here(peer)).all(alone);
-        if !enough {
-            return Founding::Missing(missing);
-        }
-        let first = voters()
-            .filter(|peer| here(peer))
-            .map(|peer| peer.node.name.as_str())
-            .chain(own.voter.then_some(own.name))
-            .min();
-        match first {
-            Some(first) if first == own.name => {
-                let unsure = self.unsure(here);
-                match unsure.is_empty() {
-                    true => Founding::Here(self.founders(own, here)),
-                    false => Founding::Unsure(unsure),
-                }
-            }
-            Some(first) => Founding::By(first.to_string()),
-            None => Founding::Missing(missing),
-        }
-    }
-
-    /// Those that said that they are fresh when not all the others were believed
-    /// yet: since then they may have agreed to the record of one that is dead.
-    fn unsure(&self, here: impl Fn(&Peer) -> bool) -> Vec<String> {
-        let voters = || self.peers.iter().filter(|peer| peer.node.voter && here(peer));
-        self.names(|peer| {
-            let others = voters().filter(|other| other.node.name != peer.node.name);
-            let last_born = others.map(|other| other.born).max().unwrap_or(0);
-            peer.node.voter && here(peer) && peer.echoed < last_born
-        })
     }
 
     /// These have to say once more that they are fresh.
@@ -403,33 +433,17 @@ impl Lives {
         }
     }
 
-    fn founders(&self, own: &Own<'_>, here: impl Fn(&Peer) -> bool) -> Vec<Member> {
-        let of_peer = |peer: &Peer| Member {
-            name: peer.node.name.clone(),
-            address: peer.node.address,
-            incarnation: peer.believed.filter(|_| here(peer)).map(|life| life.incarnation),
-            voter: true,
-        };
-        let me = Member {
-            name: own.name.to_string(),
-            address: own.address,
-            incarnation: Some(own.incarnation),
-            voter: true,
-        };
-        self.peers.iter().filter(|peer| peer.node.voter).map(of_peer).chain([me]).collect()
-    }
-
     /// The names of those peers, in order.
     pub fn names(&self, which: impl Fn(&Peer) -> bool) -> Vec<String> {
         self.peers.iter().filter(|peer| which(peer)).map(|peer| peer.node.name.clone()).collect()
     }
 
-    /// The members as they are when the leader admits somebody: a believed life
-    /// that the members do not name, and that is fresh, or belongs to this cluster
-    /// already because the entry that admitted it was lost with a leader. A voter
-    /// that was never heard becomes what the founding record made it; a name that
-    /// forgot, and a learner of the file, become learners. `None`: nobody asks.
-    pub fn admission(&self, members: &Membership, now: Time) -> Option<(String, Membership)> {
+    /// The members as they are when a life that is believed takes the place of the one
+    /// that its name had: one that is fresh, or that belongs to this cluster already
+    /// because the entry that admitted it was lost with a leader. A voter that was never
+    /// heard becomes what the founding record made it; a voter that forgot has to join
+    /// anew. `None`: nobody comes back.
+    pub fn comeback(&self, members: &Membership, now: Time) -> Option<Membership> {
         self.peers.iter().find_map(|peer| {
             let life = peer.believed?;
             // An answer to a challenge of before may be of an older life than the one
@@ -437,52 +451,94 @@ impl Lives {
             let recent = peer.echoed > peer.named
                 && peer.echoed_at.is_some_and(|at| now.since(at) <= FRESH_FOR);
             let ours = peer.fresh || peer.cluster == members.cluster;
-            if !ours || !recent || members.names(life.incarnation) {
+            let known = members.names(life.incarnation) || members.is_former(life.incarnation);
+            if !ours || !recent || known {
                 return None;
             }
-            let name = &peer.node.name;
-            let of_name = members.members.iter().filter(|member| member.name == *name);
-            let next = match of_name.clone().find(|member| member.incarnation.is_none()) {
-                Some(_) => members.with_voter_found(name, life.incarnation),
-                None if of_name.count() > 0 || !peer.node.voter => {
-                    members.with_learner(name, peer.node.address, life.incarnation)
-                }
-                None => return None,
+            let was = members.named(&peer.node.name)?;
+            let standing = match (was.standing, was.incarnation) {
+                (Standing::Voter, Some(_)) => Standing::Joining,
+                (standing, _) => standing,
             };
-            Some((name.clone(), next))
+            let incarnation = Some(life.incarnation);
+            members.with(Member { incarnation, standing, ..was.clone() })
         })
     }
 }
 
-/// What this node knows of itself.
+/// What a `Hello` says of its sender, and what this node knows of that.
 #[derive(Clone, Copy, Debug)]
-pub struct Own<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Its address.
-    pub address: SocketAddr,
-    /// Whether the file makes it a voter.
-    pub voter: bool,
-    /// Its log.
-    pub incarnation: Incarnation,
+pub struct Says {
+    /// Whether its log is empty.
+    pub fresh: bool,
+    /// The cluster that it belongs to; 0 if none.
+    pub cluster: ClusterId,
+    /// Whether that is another than this node's.
+    pub foreign: bool,
+    /// Whether the members name a later life under its name.
+    pub outlived: bool,
 }
 
-/// How a founding stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Founding {
-    /// This node founds, with these members.
-    Here(Vec<Member>),
-    /// All are here, and this one founds.
-    By(String),
-    /// These voters have not said yet that they are fresh.
-    Missing(Vec<String>),
-    /// All are here, and these have to say once more that they are fresh.
-    Unsure(Vec<String>),
-    /// These remember a cluster: there is nothing to found.
-    Remembered(Vec<String>),
+/// What was said by that name so far is not news any more.
+fn peer_named(peers: &mut [Peer], name: &str, events: u64) {
+    if let Some(peer) = peers.iter_mut().find(|peer| peer.node.name == name) {
+        peer.named = events;
+    }
 }
 
 impl Peer {
+    fn new(node: Neighbor, now: Time) -> Peer {
+        Peer {
+            node,
+            in_file: None,
+            met: false,
+            former: false,
+            believed: None,
+            fresh: false,
+            cluster: ClusterId(0),
+            heard_at: None,
+            claimed: None,
+            misled: false,
+            unnamed: false,
+            sign_at: None,
+            echoed_at: None,
+            ask: 0,
+            drawn: 0,
+            echoed: 0,
+            born: 0,
+            named: 0,
+            ask_at: now,
+            asked_at: None,
+            asks: 0,
+            superseded: VecDeque::new(),
+        }
+    }
+
+    /// Whether its life has said of late that its log is empty.
+    pub fn says_fresh(&self, now: Time) -> bool {
+        self.fresh && self.echoed_at.is_some_and(|at| now.since(at) <= 2 * ASK_MOST)
+    }
+
+    /// Its address is another: who was spoken to at the old one is not known to live
+    /// there.
+    fn move_to(&mut self, address: SocketAddr) {
+        if self.node.address != address {
+            self.node.address = address;
+            self.believed = None;
+            self.claimed = None;
+            self.ask = 0;
+            self.ask_at = AT_ONCE;
+            self.asks = 0;
+        }
+    }
+
+    fn supersede(&mut self, incarnation: Incarnation) {
+        if self.superseded.len() == SUPERSEDED_KEPT {
+            self.superseded.pop_front();
+        }
+        self.superseded.push_back(incarnation);
+    }
+
     fn claim(&mut self, life: Life, now: Time) {
         self.sign_at = Some(now);
         if self.claimed != Some(life) {
@@ -502,7 +558,8 @@ impl Peer {
     fn wants_asking(&self, fresh: bool) -> bool {
         fresh
             || self.fresh
-            || self.believed.is_none()
+            || self.met
+            || self.believed.is_none() && !self.former
             || self.claimed.is_some()
             || self.misled
             || self.unnamed

@@ -6,6 +6,8 @@
 
 use bytes::Bytes;
 
+use ::core::net::SocketAddr;
+
 use super::membership::Membership;
 use super::snapshot::SnapshotId;
 use super::types::{ClusterId, Entry, Incarnation, Index, Life, Run, Term};
@@ -58,6 +60,14 @@ pub enum Message {
     InstallSnapshot(InstallSnapshot),
     /// The answer to an `InstallSnapshot`.
     InstallSnapshotReply(InstallSnapshotReply),
+    /// Stand for election at once: the leader hands over (thesis §3.10).
+    TimeoutNow(TimeoutNow),
+    /// You are no member any more.
+    Removed(Removed),
+    /// A client's wish to change the members, or who leads, on its way to the leader.
+    Change(Change),
+    /// The answer to a `Change`.
+    ChangeReply(ChangeReply),
 }
 
 /// Asks for and gives proof of life. A node believes a life only after it has
@@ -118,6 +128,9 @@ pub struct RequestVote {
     pub last_log_index: Index,
     /// Its term.
     pub last_log_term: Term,
+    /// Whether the leader of the term before asked the candidate to stand: then nobody
+    /// keeps faith with that leader (thesis §4.2.3).
+    pub handed_over: bool,
 }
 
 /// The answer to a `RequestVote`.
@@ -271,6 +284,109 @@ pub struct InstallSnapshotReply {
     pub id: SnapshotId,
     /// All of it below is there, and the piece that is answered.
     pub received: u64,
+}
+
+/// The leader asks this follower, whose log is the leader's, to take over.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TimeoutNow {
+    /// The leader's term.
+    pub term: Term,
+}
+
+/// As of this entry, which is committed, the addressee is no member any more.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Removed {
+    /// Where the members are stated that do not name it.
+    pub index: Index,
+}
+
+/// What a client wants of the members.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Wish {
+    /// A node is to become a member: a voter when it has caught up, or a learner.
+    Add {
+        /// Its name.
+        name: String,
+        /// Where it is spoken to.
+        address: SocketAddr,
+        /// Whether it is to vote.
+        voter: bool,
+    },
+    /// A member is to be none any more.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+    /// Another member is to lead.
+    Transfer {
+        /// Its name.
+        to: String,
+    },
+}
+
+/// A client's wish on its way to the leader.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Change {
+    /// Which of the wishes of this run it is; each has a number of its own.
+    pub id: u64,
+    /// Whether a leader may have seen it before: then what is as wished already is done.
+    pub retry: bool,
+    /// What is wished.
+    pub wish: Wish,
+}
+
+/// The answer to a `Change`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ChangeReply {
+    /// The wish that is answered.
+    pub id: u64,
+    /// What became of it.
+    pub outcome: ChangeOutcome,
+}
+
+/// What became of a wish.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ChangeOutcome {
+    /// It is done: these are the members, and that is committed.
+    Done {
+        /// Where the members are stated.
+        index: Index,
+        /// The term in which it is answered.
+        term: Term,
+        /// The members, without former ones.
+        members: Membership,
+    },
+    /// It is not, and nothing was changed.
+    Refused(WhyNot),
+}
+
+/// Why a wish is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WhyNot {
+    /// The name is a member's already, of that kind or at another address.
+    AlreadyMember,
+    /// No member has that name.
+    UnknownName,
+    /// Another wish is being carried out.
+    AnotherChange,
+    /// No voter would be left.
+    NoVoterLeft,
+    /// Of the voters that would be left too few are in touch to agree on anything.
+    NoMajorityLeft,
+    /// The newcomer does not answer at its address.
+    Unreachable,
+    /// The newcomer belongs to another cluster.
+    Foreign,
+    /// There are as many voters as a cluster may have, or as many members.
+    TooMany,
+    /// Another member has that address.
+    AddressTaken,
+    /// Who does not vote cannot lead.
+    NotAVoter,
+    /// It leads already.
+    LeadsAlready,
+    /// It did not take over in time; the leader goes on.
+    NotTakenOver,
 }
 
 impl Envelope {

@@ -17,12 +17,14 @@
 //! string of bytes that is shared instead of copied.
 //!
 //! The rooms: `types` and `message` say what is spoken of; `lives` who is who and
-//! how a cluster is founded; `election` who leads; `replication` how the log
-//! travels, with `progress` of each peer, `quorum` with the commit rule, and
-//! `durability`; `read` linearizable reads; `check` what must always hold.
+//! how a cluster is founded; `members` who counts, and `changes` what clients want of
+//! that; `election` who leads; `replication` how the log travels, with `progress` of
+//! each peer, `quorum` with the commit rule, and `durability`; `read` linearizable
+//! reads; `check` what must always hold.
 //!
 //! Departures from the paper, each with its reason:
-//! - Votes and acknowledgements count by incarnation, not by name (`lives`).
+//! - Votes and acknowledgements count by incarnation, not by name (`lives`); a member
+//!   that lost its memory is replaced by the leader itself (`members`).
 //! - Pre-vote, leader stickiness and check-quorum are always on (thesis §9.6,
 //!   §6.2, §4.2.3).
 //! - The log begins with a founding record at index 1, term 0.
@@ -48,10 +50,12 @@ pub mod transfer;
 pub mod types;
 
 mod access;
+mod changes;
 mod check;
 mod election;
 mod founding;
 mod install;
+mod members;
 mod proposals;
 mod read;
 mod replication;
@@ -61,12 +65,13 @@ mod tests;
 
 use std::collections::VecDeque;
 
+use self::changes::Answered;
 use self::durability::{Durability, Write};
 use self::effect::{Detail, Effects, Note, Outgoing, RoleName, Told};
 use self::lives::{Lives, Neighbor, Peer};
 use self::log::Log;
 use self::membership::Membership;
-use self::message::{Commit, Envelope, Message};
+use self::message::{ChangeReply, Commit, Envelope, Message};
 use self::rng::Rng;
 use self::snapshot::{Snapshot, SnapshotId};
 use self::state::{Configurations, Role};
@@ -97,9 +102,31 @@ pub struct Setup {
     /// So many entries before a snapshot are kept, for followers that are a little
     /// behind.
     pub tail_entries: u64,
-    /// How many bytes of entries an append to each of the others may carry, in
-    /// the order of `others`; an entry larger than that travels alone.
-    pub append_bytes: Vec<usize>,
+    /// How many bytes of entries an append may carry.
+    pub append_bytes: AppendBytes,
+}
+
+/// How many bytes of entries an append may carry, by the path; an entry larger than
+/// that travels alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppendBytes {
+    /// Between two loopback addresses.
+    pub near: usize,
+    /// On any other path.
+    pub far: usize,
+}
+
+impl AppendBytes {
+    /// From here to there.
+    pub fn between(self, here: SocketAddr, there: SocketAddr) -> usize {
+        if is_near(here, there) { self.near } else { self.far }
+    }
+}
+
+/// Whether what goes from here to there stays on the machine, where datagrams are long.
+pub fn is_near(here: SocketAddr, there: SocketAddr) -> bool {
+    let is_loopback = |address: SocketAddr| address.ip().to_canonical().is_loopback();
+    is_loopback(here) && is_loopback(there)
 }
 
 /// One node's protocol.
@@ -141,6 +168,15 @@ pub struct Core {
     /// Messages that wait for a write.
     held: VecDeque<(WriteNumber, Outgoing)>,
     reads_ready: Vec<effect::ReadReady>,
+    changes_answered: Vec<ChangeReply>,
+    /// Wishes of other nodes that were answered of late.
+    answered_changes: Answered,
+    /// Somebody who knows has said that this node is no member, as of this index.
+    removed_at: Option<Index>,
+    /// What of all that was told to people.
+    removal_told: bool,
+    majority_lost_told: bool,
+    differences_told: bool,
     truncated: Option<Index>,
     notes: Vec<Told>,
 }
@@ -148,12 +184,16 @@ pub struct Core {
 impl Core {
     /// A node with what it remembers, silent until `tick`.
     pub fn new(setup: Setup, saved: Saved, run: Run, seed: u64, now: Time) -> Core {
-        let lives = Lives::new(setup.others.clone(), now);
+        let configurations = Configurations::of(saved.snapshot.as_ref(), &saved.log);
+        let mut lives = Lives::new(&setup.own.name, setup.others.clone(), now);
+        if let Some(members) = configurations.current() {
+            lives.members_changed(None, members);
+        }
         let mut core = Core {
             me: Life { incarnation: saved.incarnation, run },
             hard: saved.hard,
             durability: Durability::recovered(saved.log.last_index()),
-            configurations: Configurations::of(saved.snapshot.as_ref(), &saved.log),
+            configurations,
             // Only what is committed is ever in a snapshot.
             commit_index: saved.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.id.index),
             snapshot: saved.snapshot,
@@ -175,6 +215,12 @@ impl Core {
             sends: Vec::new(),
             held: VecDeque::new(),
             reads_ready: Vec::new(),
+            changes_answered: Vec::new(),
+            answered_changes: Answered::default(),
+            removed_at: None,
+            removal_told: false,
+            majority_lost_told: false,
+            differences_told: false,
             truncated: None,
             notes: Vec::new(),
             setup,
@@ -228,6 +274,7 @@ impl Core {
             return Err(Refused::ForeignCluster);
         }
         self.check_cluster(cluster)?;
+        self.check_member(from, &message)?;
         self.tell(Detail::Messages, || Note::Message(format!("got {message:?}")));
         let (life, from) = (from, from.incarnation);
         match message {
@@ -250,6 +297,10 @@ impl Core {
             Message::InstallSnapshotReply(m) => {
                 return self.on_install_snapshot_reply(from, m, now);
             }
+            Message::TimeoutNow(m) => self.on_timeout_now(from, m, now),
+            Message::Removed(m) => self.on_removed(m, now),
+            Message::Change(m) => return self.on_change(life, m, now),
+            Message::ChangeReply(m) => self.changes_answered.push(m),
         }
         Ok(())
     }
@@ -273,10 +324,10 @@ impl Core {
         if self.failure.is_some() {
             return;
         }
-        self.tick_lives(now);
         self.watch_disk(now);
         self.tick_leader(now);
         self.tick_election(now);
+        self.tick_lives(now);
     }
 
     /// When `tick` is wanted next, if nothing comes before.
@@ -291,8 +342,11 @@ impl Core {
             deadline = deadline.min(self.waiting_note_at);
         }
         match &self.role {
-            Role::Leader(leader) => deadline.min(leader.deadline()),
-            _ if self.is_voter() || self.leader().is_some() => deadline.min(self.election_at),
+            Role::Leader(leader) => {
+                let change = leader.changing.as_ref().and_then(|of| self.change_deadline(of));
+                deadline.min(leader.deadline()).min(change.unwrap_or(deadline))
+            }
+            _ if self.may_campaign() || self.leader().is_some() => deadline.min(self.election_at),
             _ => deadline,
         }
     }
@@ -306,6 +360,7 @@ impl Core {
         }
         effects.sends.clear();
         effects.reads.clear();
+        effects.changes.clear();
         effects.notes.clear();
         effects.truncated = self.truncated.take();
         effects.write = match self.failure {
@@ -319,6 +374,7 @@ impl Core {
         }
         std::mem::swap(&mut effects.sends, &mut self.sends);
         std::mem::swap(&mut effects.reads, &mut self.reads_ready);
+        std::mem::swap(&mut effects.changes, &mut self.changes_answered);
         std::mem::swap(&mut effects.notes, &mut self.notes);
         self.check();
     }
@@ -386,6 +442,12 @@ impl Core {
         self.commit_index.min(self.durability.durable())
     }
 
+    /// The members that are agreed: as of the commit index; or, while nothing is known of
+    /// that, as the log first states them.
+    pub fn members_agreed(&self) -> Option<&(Index, Membership)> {
+        self.configurations.at(self.commit_index.max(self.configurations.first_index()))
+    }
+
     /// The members, as the newest entry of the log that states them has it.
     pub fn members(&self) -> Option<&Membership> {
         self.configurations.current()
@@ -412,6 +474,7 @@ impl Core {
             Role::PreCandidate(_) => RoleName::PreCandidate,
             Role::Candidate(_) => RoleName::Candidate,
             Role::Follower(_) if self.hard.cluster.is_none() => RoleName::Fresh,
+            Role::Follower(_) if self.is_removed() => RoleName::Removed,
             Role::Follower(_) if self.is_voter() => RoleName::Follower,
             Role::Follower(_) => RoleName::Learner,
         }
@@ -430,11 +493,6 @@ impl Core {
     /// Why this node takes no part any more.
     pub fn failure(&self) -> Option<&Failure> {
         self.failure.as_ref()
-    }
-
-    /// Whether the members name this node's incarnation as a voter.
-    pub(crate) fn is_voter(&self) -> bool {
-        self.members().is_some_and(|members| members.is_voter(self.me.incarnation))
     }
 
     fn own_address(&self) -> SocketAddr {

@@ -55,6 +55,12 @@ pub const APPLY_DURABLE: Property = Property {
 pub const PROGRESS: Property =
     Property { name: "Progress In Order", source: "Raft Figure 2, nextIndex and matchIndex" };
 
+/// Members follow on members by at most one voter more or less.
+pub const ONE_CHANGE: Property = Property {
+    name: "One Change At A Time",
+    source: "thesis §4.1: any majority of before meets any majority of after",
+};
+
 /// Honest nodes never find proof that safety is broken.
 pub const NO_FAILURE: Property =
     Property { name: "No Node Fails", source: "Raft §5.2, §5.4: what a node finds impossible" };
@@ -64,7 +70,7 @@ pub const BOUNDED: Property = Property { name: "Bounded Queues", source: "design
 
 /// All of them: each has been seen to fail.
 #[cfg(test)]
-pub const ALL: [&Property; 15] = [
+pub const ALL: [&Property; 16] = [
     &ELECTION_SAFETY,
     &logs::LEADER_APPEND_ONLY,
     &logs::LOG_MATCHING,
@@ -78,6 +84,7 @@ pub const ALL: [&Property; 15] = [
     &SNAPSHOT_COMMITTED,
     &APPLY_DURABLE,
     &PROGRESS,
+    &ONE_CHANGE,
     &NO_FAILURE,
     &BOUNDED,
 ];
@@ -113,6 +120,17 @@ pub fn check_bounds(core: &Core) -> Verdict {
         ensure(&BOUNDED, bytes <= most, || format!("{bytes} bytes are not committed and durable"))?;
     }
     Ok(())
+}
+
+/// Of the members that a log states each follows on those before by one change.
+fn check_members(core: &Core) -> Verdict {
+    let (Some(before), Some(now)) = (core.configurations.before_current(), core.members()) else {
+        return Ok(());
+    };
+    let apart = before.voters_apart(now);
+    ensure(&ONE_CHANGE, apart <= 1, || {
+        format!("{apart} voters change at {}", core.configurations.current_index())
+    })
 }
 
 /// So much of a snapshot may come before what precedes it, by any count.
@@ -206,6 +224,7 @@ impl History {
             self.check_commit_rule(core)?;
         }
         self.check_progress(core)?;
+        check_members(core)?;
         self.remember(core, thorough);
         Ok(())
     }

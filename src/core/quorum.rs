@@ -44,7 +44,7 @@ pub fn commit_index(
 
 #[cfg(test)]
 mod tests {
-    use super::super::membership::Member;
+    use super::super::membership::{Member, Standing};
     use super::super::types::ClusterId;
     use super::*;
 
@@ -53,7 +53,7 @@ mod tests {
             name: format!("node{number}"),
             address: "127.0.0.1:1".parse().unwrap(),
             incarnation: Some(Incarnation(number)),
-            voter,
+            standing: if voter { Standing::Voter } else { Standing::Learner },
         };
         let all = (1..=voters)
             .map(|number| member(number, true))

@@ -78,11 +78,10 @@ impl Core {
         }
         leader.heartbeat_at = now.plus(self.setup.heartbeat);
         self.send_heartbeats(now);
+        self.say_farewell();
         self.check_quorum(now);
         self.check_disk(now);
-        if matches!(self.role, Role::Leader(_)) {
-            self.admit(now);
-        }
+        self.tend_members(now);
     }
 
     /// One round of heartbeats; the number that answers of it bear at least.
@@ -183,9 +182,9 @@ impl Core {
     }
 
     pub(super) fn append_limit(&self, member: Incarnation) -> usize {
-        let name = self.lives.by_incarnation(member).map(|peer| &peer.node.name);
-        let place = self.setup.others.iter().position(|other| Some(&other.name) == name);
-        place.and_then(|place| self.setup.append_bytes.get(place)).copied().unwrap_or(1_000)
+        let own = self.own_address();
+        let peer = self.lives.by_incarnation(member);
+        peer.map_or(1_000, |peer| self.setup.append_bytes.between(own, peer.node.address))
     }
 
     /// A commit that no append took along is told by itself: followers learn of
@@ -293,17 +292,21 @@ impl Core {
     pub(super) fn follow_commit(&mut self, leader_commit: Index) {
         let Role::Follower(follower) = &self.role else { return };
         let reached = leader_commit.min(follower.verified);
-        self.commit_to(reached);
+        if self.commit_to(reached) {
+            self.note_removed();
+        }
     }
 
-    fn commit_to(&mut self, index: Index) {
+    /// Says whether other members are committed by it.
+    fn commit_to(&mut self, index: Index) -> bool {
         if index <= self.commit_index {
-            return;
+            return false;
         }
         assert!(index <= self.log.last_index(), "{index} beyond {}", self.log.last_index());
-        self.commit_index = index;
+        let before = std::mem::replace(&mut self.commit_index, index);
         self.forget_incoming();
         self.step(|| format!("commits up to {index}"));
+        self.configurations.at(index).is_some_and(|(stated, _)| *stated > before)
     }
 
     /// Acknowledges what is durable and verified. While a write is under way
@@ -465,9 +468,12 @@ impl Core {
         if reached == self.commit_index {
             return;
         }
-        self.commit_to(reached);
+        let members = self.commit_to(reached);
         self.settle();
-        self.admit(now);
+        if members {
+            self.members_committed(now);
+        }
+        self.tend_members(now);
     }
 
     /// What is committed, and durable here, makes room for more. The followers' disks

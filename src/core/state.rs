@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
+use super::changes::{Changing, Joining};
 use super::effect::RoleName;
 use super::log::Log;
+use super::members::Newcomer;
 use super::membership::Membership;
 use super::progress::Progress;
 use super::proposals::Seen;
@@ -70,11 +72,16 @@ impl Saved {
     /// What the node is when it comes back, before it has heard anybody.
     pub fn role(&self) -> RoleName {
         let configurations = Configurations::of(self.snapshot.as_ref(), &self.log);
-        let voter = |members: &Membership| members.is_voter(self.incarnation);
-        match (self.hard.cluster, configurations.current()) {
-            (None, _) => RoleName::Fresh,
-            (Some(_), Some(members)) if voter(members) => RoleName::Follower,
-            (Some(_), _) => RoleName::Learner,
+        let Some(members) = configurations.current().filter(|_| self.hard.cluster.is_some()) else {
+            return match self.hard.cluster {
+                None => RoleName::Fresh,
+                Some(_) => RoleName::Learner,
+            };
+        };
+        match members.is_voter(self.incarnation) {
+            true => RoleName::Follower,
+            false if members.is_former(self.incarnation) => RoleName::Removed,
+            false => RoleName::Learner,
         }
     }
 
@@ -96,8 +103,10 @@ pub enum Refused {
     NotForThisLife,
     /// From a life that has not echoed.
     NotBelieved,
-    /// From a name that the file does not have, or a life that is superseded.
+    /// From a name that nobody has, or a life that is superseded.
     Stranger,
+    /// From a member that was removed.
+    NoMember,
     /// Of another cluster.
     ForeignCluster,
     /// Contradicts itself.
@@ -180,9 +189,19 @@ impl Configurations {
         self.stated.iter().rev().find(|(stated, _)| *stated <= index)
     }
 
+    /// Those before the newest, while they are not covered.
+    pub fn before_current(&self) -> Option<&Membership> {
+        self.stated.iter().rev().nth(1).map(|(_, members)| members)
+    }
+
     /// The newest, in force from when it is appended.
     pub fn current(&self) -> Option<&Membership> {
         self.stated.back().map(|(_, members)| members)
+    }
+
+    /// Where the oldest stands that is still of interest.
+    pub fn first_index(&self) -> Index {
+        self.stated.front().map_or(Index(0), |(index, _)| *index)
     }
 
     /// Where the newest stands.
@@ -298,6 +317,14 @@ pub struct Leader {
     pub reads: ReadRounds,
     /// What repeats are looked for in.
     pub seen: Seen,
+    /// What a client wants of the members, while it is being carried out.
+    pub changing: Option<Changing>,
+    /// Who waits for a newcomer to catch up.
+    pub joining: Vec<Joining>,
+    /// How far each learner that joins has caught up.
+    pub newcomers: BTreeMap<Incarnation, Newcomer>,
+    /// Those that are told that they are no members any more, and how often they still are.
+    pub farewells: BTreeMap<Incarnation, u32>,
     /// The end of what is committed, and durable here.
     pub settled: Index,
     /// Bytes appended behind that.
@@ -311,9 +338,15 @@ impl Leader {
         self.seq
     }
 
-    /// Whether no more is taken until something is committed, and durable here.
+    /// Whether no more is taken until something is committed, and durable here, or
+    /// another leads, or does not.
     pub fn is_full(&self) -> bool {
-        self.unsettled_bytes >= UNSETTLED_BYTES
+        self.unsettled_bytes >= UNSETTLED_BYTES || self.hands_over()
+    }
+
+    /// Whether it is handing over: what it took now, its successor might not have.
+    pub fn hands_over(&self) -> bool {
+        self.changing.as_ref().is_some_and(Changing::hands_over)
     }
 
     /// A round of heartbeats begins. One that begins within `apart` microseconds of

@@ -12,6 +12,7 @@ use log::Level;
 use crate::committed::Role;
 use crate::config::Config;
 use crate::core::effect::{Detail, Note, Told};
+use crate::core::membership::{Member, Membership};
 use crate::core::types::{Index, Time};
 use crate::engine::{self, Counts, Engine};
 use crate::event::Event;
@@ -27,6 +28,7 @@ pub(super) struct Narrator<'a> {
     config: &'a Config,
     role: Option<(Role, u64)>,
     leader: Option<(Option<String>, u64)>,
+    members: Index,
     counts_told: (Counts, u64),
     counts_at: Time,
     receive_failed: bool,
@@ -39,6 +41,7 @@ impl<'a> Narrator<'a> {
             config,
             role: None,
             leader: None,
+            members: Index(0),
             counts_told: (Counts::default(), 0),
             counts_at: Time(COUNTS_EVERY),
             receive_failed: false,
@@ -96,7 +99,10 @@ impl<'a> Narrator<'a> {
         for told in notes.drain(..) {
             let told = &told;
             let level = match &told.note {
-                Note::Warning(_) | Note::Foreign { .. } => Level::Warn,
+                Note::Warning(_)
+                | Note::Foreign { .. }
+                | Note::FileDiffers(_)
+                | Note::MajorityLost(_) => Level::Warn,
                 Note::Step(_) => Level::Debug,
                 Note::Message(_) => Level::Trace,
                 _ => Level::Info,
@@ -118,6 +124,23 @@ impl<'a> Narrator<'a> {
         }
         let core = engine.core();
         self.on_role(engine::public_role(core.role()), core.term().0);
+        self.on_members(core.members_agreed());
+    }
+
+    fn on_members(&mut self, agreed: Option<&(Index, Membership)>) {
+        let Some((index, members)) = agreed.filter(|(index, _)| *index > self.members) else {
+            return;
+        };
+        self.members = *index;
+        let (voters, learners): (Vec<&Member>, Vec<&Member>) =
+            members.members.iter().partition(|member| member.is_voter());
+        let names = |of: Vec<&Member>| of.into_iter().map(|member| member.name.clone()).collect();
+        self.config.emit(&Event::Members {
+            node: self.shared.name.clone(),
+            index: index.0,
+            voters: names(voters),
+            learners: names(learners),
+        });
     }
 
     fn on_role(&mut self, role: Role, term: u64) {

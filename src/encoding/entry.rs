@@ -10,8 +10,10 @@
 //!                payload 0  Empty
 //!                        1  Members  membership
 //!                        2  Client   n length, bytes
-//!   membership   8 cluster, n count, then each member, in order
-//!   member       1 head: bit 0 votes, bit 1 IPv6, bit 2 has an incarnation
+//!   membership   8 cluster, n count, then each member, in order of name
+//!                n count, then each former member, with an incarnation
+//!   member       1 head: bit 0 votes, bit 1 IPv6, bit 2 has an incarnation,
+//!                  bit 3 joins, which excludes bit 0; of a former one neither
 //!                name
 //!                4 address, 2 port; with IPv6: 16 address, 2 port, n flow, n scope
 //!                8 incarnation, only with bit 2, never 0
@@ -22,7 +24,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use bytes::Bytes;
 
-use crate::core::membership::{MEMBERS_LIMIT, Member, Membership};
+use crate::core::membership::{FORMER_LIMIT, Former, MEMBERS_LIMIT, Member, Membership, Standing};
 use crate::core::types::{ClusterId, Entry, Incarnation, Payload, Term};
 
 use super::Refusal;
@@ -42,6 +44,7 @@ pub const ENTRY_HAS_TERM: u8 = 0b100;
 const MEMBER_VOTES: u8 = 0b001;
 const MEMBER_IPV6: u8 = 0b010;
 const MEMBER_HAS_INCARNATION: u8 = 0b100;
+const MEMBER_JOINS: u8 = 0b1000;
 
 /// Appends an entry; `term_before` is the term of the one before it.
 pub fn put_entry(entry: &Entry, term_before: Term, out: &mut Vec<u8>) {
@@ -111,10 +114,9 @@ pub fn take_name<'a>(from: &mut Cursor<'a>) -> Result<&'a str, Refusal> {
     std::str::from_utf8(from.take(length)?).map_err(|_| Refusal::Malformed)
 }
 
-/// Whether `later` may stand behind `earlier`: by name, a name's voter first,
-/// each at most once.
+/// Whether `later` may stand behind `earlier`: by name, each once.
 fn in_order(earlier: &Member, later: &Member) -> bool {
-    (&earlier.name, !earlier.voter) < (&later.name, !later.voter)
+    earlier.name < later.name
 }
 
 /// Appends members. Panics if they are too many or out of order.
@@ -127,6 +129,22 @@ pub fn put_membership(membership: &Membership, out: &mut Vec<u8>) {
     put_varint(out, count as u64);
     for member in members {
         put_member(member, out);
+    }
+    let former = &membership.former;
+    assert!(former.len() <= FORMER_LIMIT, "{} former members are remembered", former.len());
+    put_varint(out, former.len() as u64);
+    for former in former {
+        put_member(&as_member(former), out);
+    }
+}
+
+/// A former member has the fields of one that neither votes nor joins.
+fn as_member(former: &Former) -> Member {
+    Member {
+        name: former.name.clone(),
+        address: former.address,
+        incarnation: Some(former.incarnation),
+        standing: Standing::Learner,
     }
 }
 
@@ -142,7 +160,18 @@ pub fn take_membership(from: &mut Cursor<'_>) -> Result<Membership, Refusal> {
         }
         members.push(member);
     }
-    Ok(Membership { cluster, members })
+    let count = from.count(FORMER_LIMIT)?;
+    let mut former = Vec::with_capacity(count);
+    for _ in 0..count {
+        let Member { name, address, incarnation, standing } = take_member(from)?;
+        match (incarnation, standing) {
+            (Some(incarnation), Standing::Learner) => {
+                former.push(Former { name, address, incarnation });
+            }
+            _ => return Err(Refusal::Malformed),
+        }
+    }
+    Ok(Membership { cluster, members, former })
 }
 
 /// How many bytes the members take.
@@ -160,14 +189,20 @@ pub fn membership_len(membership: &Membership) -> usize {
         1 + 1 + member.name.len() + address_len + member.incarnation.map_or(0, |_| 8)
     };
     let count_len = varint_len(membership.members.len() as u64);
-    8 + count_len + membership.members.iter().map(member_len).sum::<usize>()
+    let former_len = varint_len(membership.former.len() as u64);
+    8 + count_len
+        + membership.members.iter().map(member_len).sum::<usize>()
+        + former_len
+        + membership.former.iter().map(|former| member_len(&as_member(former))).sum::<usize>()
 }
 
 /// Appends a member.
 pub fn put_member(member: &Member, out: &mut Vec<u8>) {
     let mut head = 0;
-    if member.voter {
-        head |= MEMBER_VOTES;
+    match member.standing {
+        Standing::Voter => head |= MEMBER_VOTES,
+        Standing::Joining => head |= MEMBER_JOINS,
+        Standing::Learner => {}
     }
     if member.address.is_ipv6() {
         head |= MEMBER_IPV6;
@@ -177,8 +212,17 @@ pub fn put_member(member: &Member, out: &mut Vec<u8>) {
     }
     out.push(head);
     put_name(&member.name, out);
-    let port = member.address.port().to_le_bytes();
-    match member.address {
+    put_address(member.address, out);
+    if let Some(incarnation) = member.incarnation {
+        assert_ne!(incarnation.0, 0, "the incarnation of {} is zero", member.name);
+        out.extend_from_slice(&incarnation.0.to_le_bytes());
+    }
+}
+
+/// Appends an address, of a kind that is told elsewhere.
+pub fn put_address(address: SocketAddr, out: &mut Vec<u8>) {
+    let port = address.port().to_le_bytes();
+    match address {
         SocketAddr::V4(address) => {
             out.extend_from_slice(&address.ip().octets());
             out.extend_from_slice(&port);
@@ -190,28 +234,28 @@ pub fn put_member(member: &Member, out: &mut Vec<u8>) {
             put_varint(out, u64::from(address.scope_id()));
         }
     }
-    if let Some(incarnation) = member.incarnation {
-        assert_ne!(incarnation.0, 0, "the incarnation of {} is zero", member.name);
-        out.extend_from_slice(&incarnation.0.to_le_bytes());
+}
+
+/// An address of that kind.
+pub fn take_address(from: &mut Cursor<'_>, is_ipv6: bool) -> Result<SocketAddr, Refusal> {
+    if !is_ipv6 {
+        let ip = Ipv4Addr::from(from.array::<4>()?);
+        return Ok(SocketAddr::new(IpAddr::V4(ip), from.u16()?));
     }
+    let ip = Ipv6Addr::from(from.array::<16>()?);
+    let port = from.u16()?;
+    let flow = u32::try_from(from.varint()?).map_err(|_| Refusal::Malformed)?;
+    let scope = u32::try_from(from.varint()?).map_err(|_| Refusal::Malformed)?;
+    Ok(SocketAddr::V6(SocketAddrV6::new(ip, port, flow, scope)))
 }
 
 fn take_member(from: &mut Cursor<'_>) -> Result<Member, Refusal> {
     let head = from.u8()?;
-    if head & !(MEMBER_VOTES | MEMBER_IPV6 | MEMBER_HAS_INCARNATION) != 0 {
+    if head & !(MEMBER_VOTES | MEMBER_IPV6 | MEMBER_HAS_INCARNATION | MEMBER_JOINS) != 0 {
         return Err(Refusal::Malformed);
     }
     let name = take_name(from)?;
-    let address = if head & MEMBER_IPV6 == 0 {
-        let ip = Ipv4Addr::from(from.array::<4>()?);
-        SocketAddr::new(IpAddr::V4(ip), from.u16()?)
-    } else {
-        let ip = Ipv6Addr::from(from.array::<16>()?);
-        let port = from.u16()?;
-        let flow = u32::try_from(from.varint()?).map_err(|_| Refusal::Malformed)?;
-        let scope = u32::try_from(from.varint()?).map_err(|_| Refusal::Malformed)?;
-        SocketAddr::V6(SocketAddrV6::new(ip, port, flow, scope))
-    };
+    let address = take_address(from, head & MEMBER_IPV6 != 0)?;
     let incarnation = if head & MEMBER_HAS_INCARNATION == 0 {
         None
     } else {
@@ -221,8 +265,13 @@ fn take_member(from: &mut Cursor<'_>) -> Result<Member, Refusal> {
         }
         Some(incarnation)
     };
-    let voter = head & MEMBER_VOTES != 0;
-    Ok(Member { name: name.to_string(), address, incarnation, voter })
+    let standing = match (head & MEMBER_VOTES != 0, head & MEMBER_JOINS != 0) {
+        (true, false) => Standing::Voter,
+        (false, true) => Standing::Joining,
+        (false, false) => Standing::Learner,
+        (true, true) => return Err(Refusal::Malformed),
+    };
+    Ok(Member { name: name.to_string(), address, incarnation, standing })
 }
 
 /// A varint that is a term.

@@ -1,7 +1,7 @@
 //! A snapshot as bytes: what travels in pieces, and what stands on the disk.
 //!
 //! ```text
-//!   1 version (1)
+//!   1 version (2)
 //!   n index, n term         the last entry that it covers
 //!   n members index         where its members were stated
 //!   members                 as in an entry, with the cluster
@@ -21,7 +21,7 @@ use super::Refusal;
 use super::cursor::{Cursor, put_varint};
 use super::entry::{put_membership, take_membership, take_term};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Makes a snapshot of what `state` says of the log up to an entry.
 pub fn make(
@@ -83,13 +83,14 @@ mod tests {
     use crate::core::types::{ClusterId, Incarnation};
 
     use super::*;
+    use crate::core::membership::Standing;
 
     fn members() -> Membership {
         let member = |number: u64| Member {
             name: format!("node{number}"),
             address: ([127, 0, 0, 1], 5000 + number as u16).into(),
             incarnation: Some(Incarnation(number + 1)),
-            voter: number < 3,
+            standing: if number < 3 { Standing::Voter } else { Standing::Learner },
         };
         Membership::new(ClusterId(9), (0..4).map(member).collect())
     }

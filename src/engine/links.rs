@@ -10,11 +10,10 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use crate::config::MAX_VALUE_BYTES;
-use crate::core::Core;
 use crate::core::effect::Outgoing as Post;
-use crate::core::lives::Neighbor;
 use crate::core::message::{AppendEntriesReply, AppendOutcome, Envelope, Message};
 use crate::core::types::{Entry, Life, Time};
+use crate::core::{AppendBytes, Core};
 use crate::operation::Operation;
 use crate::wire::fragment::{Incoming, Outgoing};
 use crate::wire::frame::{self, FrameWriter, Header};
@@ -34,14 +33,17 @@ const FRAGMENTS_FOR: u64 = 10_000_000;
 /// So many buffers of datagrams are kept to be used again.
 const BUFFERS_KEPT: usize = 64;
 
-/// How many bytes of entries fit in one datagram from here to there.
-pub(super) fn append_bytes(from: SocketAddr, to: SocketAddr) -> usize {
-    frame::part_limit(frame::datagram_bytes(from, to)) - AROUND_ENTRIES
-}
+/// How many bytes of entries fit in one datagram.
+pub(crate) const APPEND_BYTES: AppendBytes = AppendBytes {
+    near: frame::part_limit(frame::LOOPBACK_DATAGRAM) - AROUND_ENTRIES,
+    far: frame::part_limit(frame::PATH_DATAGRAM) - AROUND_ENTRIES,
+};
 
-/// The ways to all other nodes.
+/// The ways to all other nodes: made when there is something to send, and let go with
+/// the peers that they lead to.
 #[derive(Debug)]
 pub(super) struct Links {
+    own: SocketAddr,
     links: Vec<Link>,
     /// A message's bytes, on their way into a frame.
     scratch: Vec<u8>,
@@ -64,22 +66,25 @@ struct Link {
 }
 
 impl Links {
-    pub(super) fn new(own: SocketAddr, others: &[Neighbor]) -> Links {
-        let link = |other: &Neighbor| {
-            let capacity = frame::datagram_bytes(own, other.address);
-            Link {
-                address: other.address,
-                capacity,
-                frame: FrameWriter::new(),
-                header: None,
-                peer: Envelope::ANYONE,
-                outgoing: Outgoing::new(frame::part_limit(capacity), LONG_BYTES, FRAGMENTS_FOR),
-                incoming: Incoming::new(LONG_BYTES, FRAGMENTS_FOR),
-                acknowledge: false,
-            }
-        };
-        let links = others.iter().map(link).collect();
-        Links { links, scratch: Vec::new(), buffers: Vec::new() }
+    pub(super) fn new(own: SocketAddr) -> Links {
+        Links { own, links: Vec::new(), scratch: Vec::new(), buffers: Vec::new() }
+    }
+
+    /// Where the link to that address stands; it is made if there is none.
+    fn place_of(&mut self, address: SocketAddr) -> usize {
+        let known = self.links.iter().position(|link| link.address == address);
+        known.unwrap_or_else(|| {
+            self.links.push(Link::new(self.own, address));
+            self.links.len() - 1
+        })
+    }
+
+    /// Lets go what leads to nobody any more.
+    fn prune(&mut self, core: &Core) {
+        if self.links.len() > core.peers().len() {
+            let leads = |link: &Link| core.peers().iter().any(|p| p.node.address == link.address);
+            self.links.retain(leads);
+        }
     }
 
     /// Takes a datagram apart and gives the core what is whole.
@@ -136,7 +141,8 @@ impl Links {
             return None;
         }
         let peer = core.peers().iter().find(|peer| peer.believed == Some(header.from))?;
-        let link = self.links.iter_mut().find(|link| link.address == peer.node.address)?;
+        let place = self.place_of(peer.node.address);
+        let link = &mut self.links[place];
         link.meet(header.from);
         Some(link)
     }
@@ -144,9 +150,8 @@ impl Links {
     /// Puts a message into the frame for its addressee.
     pub(super) fn send<T>(&mut self, post: Post, output: &mut Output<T>, now: Time) {
         let Post { address, envelope } = post;
-        let Some(link) = self.links.iter_mut().find(|link| link.address == address) else {
-            return;
-        };
+        let place = self.place_of(address);
+        let link = &mut self.links[place];
         let header = Header { cluster: envelope.cluster, from: envelope.from, to: envelope.to };
         // What is on its way already is not put in twice, nor even encoded: it
         // arrives, or is sent again.
@@ -177,6 +182,7 @@ impl Links {
             }
             link.seal(&mut self.buffers, output);
         }
+        self.prune(core);
     }
 
     pub(super) fn tick(&mut self, now: Time) {
@@ -211,6 +217,20 @@ impl Links {
 }
 
 impl Link {
+    fn new(own: SocketAddr, address: SocketAddr) -> Link {
+        let capacity = frame::datagram_bytes(own, address);
+        Link {
+            address,
+            capacity,
+            frame: FrameWriter::new(),
+            header: None,
+            peer: Envelope::ANYONE,
+            outgoing: Outgoing::new(frame::part_limit(capacity), LONG_BYTES, FRAGMENTS_FOR),
+            incoming: Incoming::new(LONG_BYTES, FRAGMENTS_FOR),
+            acknowledge: false,
+        }
+    }
+
     fn meet(&mut self, peer: Life) {
         if self.peer != peer {
             self.peer = peer;

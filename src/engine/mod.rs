@@ -17,6 +17,7 @@
 
 #[cfg(any(test, feature = "sim"))]
 mod bounds;
+mod changes;
 mod clients;
 mod compaction;
 mod counts;
@@ -30,6 +31,7 @@ use std::net::SocketAddr;
 
 use crate::committed;
 use crate::core::effect::{Detail, Effects, Note, RoleName, Told, Waiting};
+use crate::core::membership::Standing;
 use crate::core::snapshot::{Snapshot, SnapshotId};
 use crate::core::types::{Incarnation, Index, Run, Term, Time, WriteNumber};
 use crate::core::{self, Core, Record, Saved};
@@ -39,6 +41,7 @@ use crate::request::{Answer, Kind};
 
 use bytes::Bytes;
 
+use self::changes::Changes;
 use self::clients::Clients;
 use self::compaction::Compaction;
 use self::links::Links;
@@ -46,6 +49,7 @@ use self::reads::Read;
 
 pub(crate) use self::counts::Counts;
 pub(crate) use self::host::{Done, Host, Job, Wanted, perform};
+pub(crate) use self::links::APPEND_BYTES;
 pub(crate) use self::reads::Question;
 
 /// What one flush gave. Reused from flush to flush.
@@ -107,6 +111,7 @@ pub(crate) struct Engine<T> {
     effects: Effects,
     links: Links,
     clients: Clients<T>,
+    changes: Changes<T>,
     host: Host,
     keeps: Keeps,
     counts: Counts,
@@ -139,12 +144,10 @@ impl<T> Engine<T> {
     ) -> Engine<T> {
         let own = setup.core.own.address;
         let patience = setup.core.heartbeat * 2;
-        let links = Links::new(own, &setup.core.others);
-        let mut core_setup = setup.core;
-        core_setup.append_bytes =
-            core_setup.others.iter().map(|other| links::append_bytes(own, other.address)).collect();
-        let core = Core::new(core_setup, saved, run, seed, now);
+        let links = Links::new(own);
+        let core = Core::new(setup.core, saved, run, seed, now);
         Engine {
+            changes: Changes::new(setup.request_timeout, patience),
             clients: Clients::new(core.me(), setup.request_timeout, patience),
             compaction: Compaction::new(setup.snapshot_every, core.snapshot()),
             trimmed: Some(core.log().base_index()),
@@ -172,6 +175,7 @@ impl<T> Engine<T> {
             Kind::Command { buffer, id } => return self.clients.command(ticket, buffer, id, now),
             Kind::Query { json } => Question::Query(json),
             Kind::Lookup { id } => Question::Lookup(id),
+            Kind::Change(wish) => return self.changes.take(ticket, wish, now),
             Kind::Bad { reason } => {
                 return self.clients.answer(ticket, Err(RequestError::Invalid { reason }));
             }
@@ -217,7 +221,8 @@ impl<T> Engine<T> {
 
     /// When something is due. Waking earlier does no harm.
     pub(crate) fn deadline(&self) -> Time {
-        let due = self.core.deadline().min(self.clients.deadline()).min(self.links.deadline());
+        let requests = self.clients.deadline().min(self.changes.deadline());
+        let due = self.core.deadline().min(requests).min(self.links.deadline());
         // The rest of a long catching up, after the datagrams have been out.
         let behind = self.handed < self.core.applicable() && !self.host.is_busy();
         if behind && self.broken.is_none() && !self.waits_for_snapshot() { Time(0) } else { due }
@@ -234,6 +239,9 @@ impl<T> Engine<T> {
         self.drive_compaction(output, now);
         for _ in 0..ROUNDS_A_FLUSH {
             self.clients.drive(&mut self.core, self.host.session_age(), now);
+            for (ticket, answer) in self.changes.drive(&mut self.core, now) {
+                self.clients.answer(ticket, answer);
+            }
             self.core.flush(now, &mut self.effects);
             // What is told decides nothing: a node goes the same way unheard.
             let quiet = self.effects.asks_nothing();
@@ -245,7 +253,10 @@ impl<T> Engine<T> {
         }
         self.links.finish(&self.core, output, now);
         if let Some(reason) = self.failure() {
-            self.clients.end_all(&RequestError::Failed { reason });
+            self.end_all(&RequestError::Failed { reason });
+        } else if self.core.is_removed() {
+            let reason = "this node was removed from its cluster".to_string();
+            self.end_all(&RequestError::Refused { reason });
         }
         self.clients.drain_answers(&mut output.answers);
     }
@@ -270,6 +281,9 @@ impl<T> Engine<T> {
                 Keeps::OnDisk => output.writes.push(self.core.record(&write)),
             }
         }
+        for reply in self.effects.changes.drain(..) {
+            self.changes.on_reply(reply);
+        }
         for ready in self.effects.reads.drain(..) {
             self.clients.reads.on_ready(&ready);
         }
@@ -281,7 +295,15 @@ impl<T> Engine<T> {
         if leader != self.known_leader {
             self.known_leader = leader;
             self.clients.on_leader_change();
+            self.changes.on_leader_change();
         }
+    }
+
+    fn end_all(&mut self, error: &RequestError) {
+        for (ticket, answer) in self.changes.end_all(error) {
+            self.clients.answer(ticket, answer);
+        }
+        self.clients.end_all(error);
     }
 
     /// The snapshot that is to be taken when all up to `last` is applied.
@@ -374,7 +396,7 @@ impl<T> Engine<T> {
 
     /// Ends all requests, and gives back what a restart would find.
     pub(crate) fn stop(mut self, error: &RequestError, output: &mut Output<T>) -> Saved {
-        self.clients.end_all(error);
+        self.end_all(error);
         self.clients.drain_answers(&mut output.answers);
         self.core.into_saved()
     }
@@ -406,10 +428,11 @@ impl<T> Engine<T> {
             Note::Members(index) => {
                 let members = self.core.members().into_iter().flat_map(|members| &members.members);
                 let names: Vec<String> = members
-                    .map(|member| match (member.voter, member.incarnation) {
-                        (true, Some(_)) => member.name.clone(),
-                        (true, None) => format!("{} (never heard)", member.name),
-                        (false, _) => format!("{} (learner)", member.name),
+                    .map(|member| match (member.standing, member.incarnation) {
+                        (Standing::Voter, Some(_)) => member.name.clone(),
+                        (_, None) => format!("{} (not heard yet)", member.name),
+                        (Standing::Joining, _) => format!("{} (joins)", member.name),
+                        (Standing::Learner, _) => format!("{} (learner)", member.name),
                     })
                     .collect();
                 format!("the members are {} as of entry {index}", names.join(", "))
@@ -445,6 +468,7 @@ impl<T> Engine<T> {
 pub(crate) fn public_role(role: RoleName) -> committed::Role {
     match role {
         RoleName::Fresh => committed::Role::Fresh,
+        RoleName::Removed => committed::Role::Removed,
         RoleName::Learner => committed::Role::Learner,
         RoleName::Follower => committed::Role::Follower,
         RoleName::PreCandidate | RoleName::Candidate => committed::Role::Candidate,
@@ -460,6 +484,15 @@ fn out_of_time(core: &Core, done: &str, timeout: u64, now: Time) -> RequestError
             "it was not {done} within {} ms: this node's disk has not finished a write for {} ms",
             timeout / 1000,
             waits / 1000
+        );
+        return RequestError::Refused { reason };
+    }
+    if let Some(names) = core.majority_lost(now) {
+        let reason = format!(
+            "it was not {done} within {} ms: {} lost what they knew, and without them no majority \
+             of the voters is left",
+            timeout / 1000,
+            names.join(", ")
         );
         return RequestError::Refused { reason };
     }

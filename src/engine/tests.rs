@@ -407,9 +407,9 @@ fn a_full_append_fits_in_one_datagram() {
     }
 }
 
-/// A node that forgot is admitted as a learner and serves its program.
+/// A node that forgot serves its program, and votes again as another life.
 #[test]
-fn a_node_that_comes_back_without_its_memory_is_served_as_a_learner() {
+fn a_node_that_comes_back_without_its_memory_is_served_and_votes_again() {
     let mut cluster = Cluster::new(3, false, 17);
     let leader = cluster.wait_for_leader();
     for value in 0..20 {
@@ -418,10 +418,13 @@ fn a_node_that_comes_back_without_its_memory_is_served_as_a_learner() {
     cluster.run_until(5 * SECOND, |cluster| cluster.open_requests() == 0);
     let lost = (leader + 1) % 3;
     cluster.restart_without_memory(lost);
-    let write = cluster.request(lost, json!("from a learner"));
+    let before = cluster.core(lost).me().incarnation;
+    let write = cluster.request(lost, json!("from a new life"));
     let read = cluster.ask(lost, Request::query(&()));
     cluster.run_until(5 * SECOND, |cluster| cluster.open_requests() == 0);
     assert!(cluster.answer(write).is_ok() && cluster.answer(read).is_ok());
-    assert_eq!(public_role(cluster.core_mut(lost).role()), committed::Role::Learner);
+    cluster.run_until(SECOND, |cluster| cluster.core(lost).is_voter());
+    assert_eq!(public_role(cluster.core(lost).role()), committed::Role::Follower);
+    assert_eq!(cluster.core(lost).me().incarnation, before);
     assert_eq!(values(&cluster, lost).len(), 21);
 }

@@ -92,7 +92,7 @@ impl Cluster {
                 election_timeout: (150 * MILLISECOND, 300 * MILLISECOND),
                 founding_by_majority: false,
                 tail_entries: 10_000,
-                append_bytes: Vec::new(),
+                append_bytes: crate::engine::APPEND_BYTES,
             },
             request_timeout: 10 * SECOND,
             snapshot_every: 10_000,

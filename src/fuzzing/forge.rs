@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 
-use crate::core::membership::{Member, Membership};
+use crate::core::membership::{Former, Member, Membership, Standing};
 use crate::core::message::{
-    AppendEntries, AppendEntriesReply, AppendOutcome, Commit, Found, Heartbeat, HeartbeatReply,
-    Hello, InstallSnapshot, InstallSnapshotReply, Message, PreVote, PreVoteReply, Propose,
-    ReadIndex, ReadIndexReply, RequestVote, RequestVoteReply,
+    AppendEntries, AppendEntriesReply, AppendOutcome, Change, ChangeOutcome, ChangeReply, Commit,
+    Found, Heartbeat, HeartbeatReply, Hello, InstallSnapshot, InstallSnapshotReply, Message,
+    PreVote, PreVoteReply, Propose, ReadIndex, ReadIndexReply, Removed, RequestVote,
+    RequestVoteReply, TimeoutNow, WhyNot, Wish,
 };
 use crate::core::snapshot::SnapshotId;
 use crate::core::types::{ClusterId, Entry, Incarnation, Index, Payload, Term};
@@ -25,7 +26,7 @@ pub(super) struct Known {
 
 /// A message of any kind, with any fields.
 pub(super) fn message(feed: &mut Feed<'_>, known: &Known) -> Message {
-    let kind = feed.below(16);
+    let kind = feed.below(20);
     let mut number = || feed.number(&known.numbers);
     match kind {
         0 => hello(feed),
@@ -45,6 +46,7 @@ pub(super) fn message(feed: &mut Feed<'_>, known: &Known) -> Message {
             term: Term(number()),
             last_log_index: Index(number()),
             last_log_term: Term(number()),
+            handed_over: feed.flag(),
         }),
         5 => Message::RequestVoteReply(RequestVoteReply {
             term: Term(number()),
@@ -79,11 +81,35 @@ pub(super) fn message(feed: &mut Feed<'_>, known: &Known) -> Message {
             let received = feed.number(&known.numbers);
             Message::InstallSnapshotReply(InstallSnapshotReply { term, seq, id, received })
         }
+        15 => Message::TimeoutNow(TimeoutNow { term: Term(number()) }),
+        16 => Message::Removed(Removed { index: Index(number()) }),
+        17 => Message::Change(Change { id: number(), retry: feed.flag(), wish: wish(feed) }),
+        18 => {
+            let (id, index, term) = (number(), Index(number()), Term(number()));
+            let outcome = match feed.flag() {
+                true => ChangeOutcome::Done { index, term, members: membership(feed, known) },
+                false => ChangeOutcome::Refused(WhyNot::AnotherChange),
+            };
+            Message::ChangeReply(ChangeReply { id, outcome })
+        }
         _ => {
             let retry = feed.flag();
             let operations = (0..feed.below(4)).map(|_| operation(feed, known)).collect();
             Message::Propose(Propose { retry, operations })
         }
+    }
+}
+
+/// A wish for a member or for nobody.
+fn wish(feed: &mut Feed<'_>) -> Wish {
+    let name = format!("node{}", feed.below(5));
+    match feed.below(3) {
+        0 => {
+            let address = ([127, 0, 0, 1], u16::from(feed.byte())).into();
+            Wish::Add { name, address, voter: feed.flag() }
+        }
+        1 => Wish::Remove { name },
+        _ => Wish::Transfer { to: name },
     }
 }
 
@@ -163,7 +189,10 @@ fn membership(feed: &mut Feed<'_>, known: &Known) -> Membership {
     });
     for member in &mut members {
         match feed.below(8) {
-            0 => member.voter = !member.voter,
+            0 => {
+                let standings = [Standing::Voter, Standing::Joining, Standing::Learner];
+                member.standing = standings[feed.below(3)];
+            }
             1 => member.incarnation = None,
             2 => member.incarnation = Some(Incarnation(1 + feed.u64() / 2)),
             3 => member.address.set_port(u16::from(feed.byte())),
@@ -173,7 +202,13 @@ fn membership(feed: &mut Feed<'_>, known: &Known) -> Membership {
     }
     let cluster = if feed.flag() { ClusterId(feed.u64()) } else { known.cluster };
     let mut membership = Membership::new(cluster, members);
-    membership.members.dedup_by_key(|member| (member.name.clone(), member.voter));
+    membership.members.dedup_by_key(|member| member.name.clone());
+    for _ in 0..feed.below(3) {
+        let name = format!("node{}", feed.below(5));
+        let address = ([127, 0, 0, 1], u16::from(feed.byte())).into();
+        let incarnation = Incarnation(1 + feed.u64() / 2);
+        membership.former.push(Former { name, address, incarnation });
+    }
     membership
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::core::membership::Member;
+use crate::core::membership::{Member, Standing};
 use crate::core::rng::Rng;
 use crate::core::types::{ClusterId, Incarnation};
 use crate::wire::fragment::{KIND_FRAGMENT, KIND_FRAGMENT_ACK};
@@ -102,7 +102,7 @@ fn member(name: &str) -> Member {
         name: name.to_string(),
         address: ([127, 0, 0, 1], 1).into(),
         incarnation: Some(Incarnation(5)),
-        voter: true,
+        standing: Standing::Voter,
     }
 }
 

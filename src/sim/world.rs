@@ -228,7 +228,7 @@ impl World {
                 election_timeout: (150_000, 300_000),
                 founding_by_majority: false,
                 tail_entries: self.plan.snapshot_every / 2,
-                append_bytes: Vec::new(),
+                append_bytes: crate::engine::APPEND_BYTES,
             },
             request_timeout: self.plan.request_timeout,
             snapshot_every: self.plan.snapshot_every,

@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 
 use crate::core::Hard;
-use crate::core::membership::Membership;
+use crate::core::membership::{Membership, Standing};
 use crate::core::types::{Entry, Incarnation, Index, Payload, Term};
 
 use super::error::StorageError;
@@ -109,7 +109,11 @@ fn hard_text(hard: &Hard) -> String {
 
 fn members_text(members: &Membership) -> String {
     let member_text = |member: &crate::core::membership::Member| {
-        let kind = if member.voter { "voter" } else { "learner" };
+        let kind = match member.standing {
+            Standing::Voter => "voter",
+            Standing::Joining => "learner that joins",
+            Standing::Learner => "learner",
+        };
         let log = match member.incarnation {
             Some(incarnation) => format!("log {incarnation}"),
             None => "not yet heard".to_string(),

@@ -9,7 +9,7 @@
 //!    2  Found               1 first, membership
 //!    3  PreVote             n round, n term, n last_log_index, n last_log_term
 //!    4  PreVoteReply        n round, n term, 1 granted
-//!    5  RequestVote         n term, n last_log_index, n last_log_term
+//!    5  RequestVote         n term, n last_log_index, n last_log_term, 1 handed_over
 //!    6  RequestVoteReply    n term, 1 granted
 //!    7  AppendEntries       n term, n seq, n prev_log_index, n prev_log_term,
 //!                           n leader_commit, n count, then each entry
@@ -25,6 +25,15 @@
 //!   14  Propose             1 retry, n count, then each operation: n length, bytes
 //!   15  InstallSnapshot     n term, n seq, snapshot, n offset, n length, bytes
 //!   16  InstallSnapshotReply  n term, n seq, snapshot, n received
+//!   17  TimeoutNow          n term
+//!   18  Removed             n index
+//!   19  Change              n id, 1 retry, 1 wish:
+//!                             0  Add        1 voter, 1 IPv6, name, address
+//!                             1  Remove     name
+//!                             2  Transfer   name
+//!   20  ChangeReply         n id, 1 outcome:
+//!                             0  Done       n index, n term, membership
+//!                             1  Refused    1 why not, in the order of `WhyNot`
 //!
 //!   snapshot     n index, n term, n length, 4 checksum
 //! ```
@@ -41,16 +50,17 @@
 use bytes::Bytes;
 
 use crate::core::message::{
-    AppendEntries, AppendEntriesReply, AppendOutcome, Commit, Found, Heartbeat, HeartbeatReply,
-    Hello, InstallSnapshot, InstallSnapshotReply, Message, PreVote, PreVoteReply, Propose,
-    ReadIndex, ReadIndexReply, RequestVote, RequestVoteReply,
+    AppendEntries, AppendEntriesReply, AppendOutcome, Change, ChangeOutcome, ChangeReply, Commit,
+    Found, Heartbeat, HeartbeatReply, Hello, InstallSnapshot, InstallSnapshotReply, Message,
+    PreVote, PreVoteReply, Propose, ReadIndex, ReadIndexReply, Removed, RequestVote,
+    RequestVoteReply, TimeoutNow, WhyNot, Wish,
 };
 use crate::core::snapshot::SnapshotId;
 use crate::core::types::Index;
 use crate::encoding::cursor::{Cursor, put_varint};
 use crate::encoding::entry::{
-    put_entry, put_membership, put_name, put_operation, take_entry, take_membership, take_name,
-    take_operation, take_term,
+    put_address, put_entry, put_membership, put_name, put_operation, take_address, take_entry,
+    take_membership, take_name, take_operation, take_term,
 };
 
 use super::Refusal;
@@ -84,6 +94,33 @@ const KIND_READ_INDEX_REPLY: u8 = 13;
 const KIND_PROPOSE: u8 = 14;
 const KIND_INSTALL_SNAPSHOT: u8 = 15;
 const KIND_INSTALL_SNAPSHOT_REPLY: u8 = 16;
+const KIND_TIMEOUT_NOW: u8 = 17;
+const KIND_REMOVED: u8 = 18;
+const KIND_CHANGE: u8 = 19;
+const KIND_CHANGE_REPLY: u8 = 20;
+
+const WISH_ADD: u8 = 0;
+const WISH_REMOVE: u8 = 1;
+const WISH_TRANSFER: u8 = 2;
+
+const CHANGE_DONE: u8 = 0;
+const CHANGE_REFUSED: u8 = 1;
+
+/// A refusal is written as its place in here.
+const WHY_NOT: [WhyNot; 12] = [
+    WhyNot::AlreadyMember,
+    WhyNot::UnknownName,
+    WhyNot::AnotherChange,
+    WhyNot::NoVoterLeft,
+    WhyNot::NoMajorityLeft,
+    WhyNot::Unreachable,
+    WhyNot::Foreign,
+    WhyNot::TooMany,
+    WhyNot::AddressTaken,
+    WhyNot::NotAVoter,
+    WhyNot::LeadsAlready,
+    WhyNot::NotTakenOver,
+];
 
 const OUTCOME_MATCHED: u8 = 0;
 const OUTCOME_MISMATCH: u8 = 1;
@@ -112,11 +149,11 @@ pub fn encode_message(message: &Message, out: &mut Vec<u8>) {
             put_numbers(KIND_PRE_VOTE_REPLY, [reply.round, reply.term.0], out);
             out.push(u8::from(reply.granted));
         }
-        Message::RequestVote(ask) => put_numbers(
-            KIND_REQUEST_VOTE,
-            [ask.term.0, ask.last_log_index.0, ask.last_log_term.0],
-            out,
-        ),
+        Message::RequestVote(ask) => {
+            let numbers = [ask.term.0, ask.last_log_index.0, ask.last_log_term.0];
+            put_numbers(KIND_REQUEST_VOTE, numbers, out);
+            out.push(u8::from(ask.handed_over));
+        }
         Message::RequestVoteReply(reply) => {
             put_numbers(KIND_REQUEST_VOTE_REPLY, [reply.term.0], out);
             out.push(u8::from(reply.granted));
@@ -151,6 +188,17 @@ pub fn encode_message(message: &Message, out: &mut Vec<u8>) {
             put_numbers(KIND_INSTALL_SNAPSHOT_REPLY, [reply.term.0, reply.seq], out);
             put_snapshot_id(&reply.id, out);
             put_varint(out, reply.received);
+        }
+        Message::TimeoutNow(ask) => put_numbers(KIND_TIMEOUT_NOW, [ask.term.0], out),
+        Message::Removed(removed) => put_numbers(KIND_REMOVED, [removed.index.0], out),
+        Message::Change(change) => {
+            put_numbers(KIND_CHANGE, [change.id], out);
+            out.push(u8::from(change.retry));
+            put_wish(&change.wish, out);
+        }
+        Message::ChangeReply(reply) => {
+            put_numbers(KIND_CHANGE_REPLY, [reply.id], out);
+            put_change_outcome(&reply.outcome, out);
         }
     }
 }
@@ -194,6 +242,7 @@ fn decode(mut cursor: Cursor<'_>) -> Result<Message, Refusal> {
             term: take_term(from)?,
             last_log_index: take_index(from)?,
             last_log_term: take_term(from)?,
+            handed_over: from.flag()?,
         }),
         KIND_REQUEST_VOTE_REPLY => Message::RequestVoteReply(RequestVoteReply {
             term: take_term(from)?,
@@ -237,6 +286,17 @@ fn decode(mut cursor: Cursor<'_>) -> Result<Message, Refusal> {
             seq: from.varint()?,
             id: take_snapshot_id(from)?,
             received: from.varint()?,
+        }),
+        KIND_TIMEOUT_NOW => Message::TimeoutNow(TimeoutNow { term: take_term(from)? }),
+        KIND_REMOVED => Message::Removed(Removed { index: take_index(from)? }),
+        KIND_CHANGE => Message::Change(Change {
+            id: from.varint()?,
+            retry: from.flag()?,
+            wish: take_wish(from)?,
+        }),
+        KIND_CHANGE_REPLY => Message::ChangeReply(ChangeReply {
+            id: from.varint()?,
+            outcome: take_change_outcome(from)?,
         }),
         _ => return Err(Refusal::Kind),
     };
@@ -331,6 +391,65 @@ fn take_outcome(from: &mut Cursor<'_>) -> Result<AppendOutcome, Refusal> {
             hint_term: take_term(from)?,
         }),
         OUTCOME_STALE => Ok(AppendOutcome::Stale),
+        _ => Err(Refusal::Malformed),
+    }
+}
+
+fn put_wish(wish: &Wish, out: &mut Vec<u8>) {
+    match wish {
+        Wish::Add { name, address, voter } => {
+            out.extend_from_slice(&[WISH_ADD, u8::from(*voter), u8::from(address.is_ipv6())]);
+            put_name(name, out);
+            put_address(*address, out);
+        }
+        Wish::Remove { name } => {
+            out.push(WISH_REMOVE);
+            put_name(name, out);
+        }
+        Wish::Transfer { to } => {
+            out.push(WISH_TRANSFER);
+            put_name(to, out);
+        }
+    }
+}
+
+fn take_wish(from: &mut Cursor<'_>) -> Result<Wish, Refusal> {
+    Ok(match from.u8()? {
+        WISH_ADD => {
+            let (voter, is_ipv6) = (from.flag()?, from.flag()?);
+            let name = take_name(from)?.to_string();
+            Wish::Add { name, address: take_address(from, is_ipv6)?, voter }
+        }
+        WISH_REMOVE => Wish::Remove { name: take_name(from)?.to_string() },
+        WISH_TRANSFER => Wish::Transfer { to: take_name(from)?.to_string() },
+        _ => return Err(Refusal::Malformed),
+    })
+}
+
+fn put_change_outcome(outcome: &ChangeOutcome, out: &mut Vec<u8>) {
+    match outcome {
+        ChangeOutcome::Done { index, term, members } => {
+            put_numbers(CHANGE_DONE, [index.0, term.0], out);
+            put_membership(members, out);
+        }
+        ChangeOutcome::Refused(why) => {
+            let place = WHY_NOT.iter().position(|of| of == why).expect("all are listed");
+            out.extend_from_slice(&[CHANGE_REFUSED, place as u8]);
+        }
+    }
+}
+
+fn take_change_outcome(from: &mut Cursor<'_>) -> Result<ChangeOutcome, Refusal> {
+    match from.u8()? {
+        CHANGE_DONE => Ok(ChangeOutcome::Done {
+            index: take_index(from)?,
+            term: take_term(from)?,
+            members: take_membership(from)?,
+        }),
+        CHANGE_REFUSED => {
+            let why = WHY_NOT.get(usize::from(from.u8()?)).ok_or(Refusal::Malformed)?;
+            Ok(ChangeOutcome::Refused(*why))
+        }
         _ => Err(Refusal::Malformed),
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!    0  4  magic               "KTKI"
-//!    4  1  format version      1
+//!    4  1  format version      2
 //!    5  1  seal                0: a checksum alone
 //!    6  8  cluster             0 while the sender is fresh
 //!   14  8  from, incarnation   the sender's log
@@ -35,7 +35,7 @@ use crate::encoding::cursor::{Cursor, put_varint, varint_len};
 /// The first bytes of each datagram.
 const MAGIC: [u8; 4] = *b"KTKI";
 /// The version of the format drawn above.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// The seal byte of a frame that has a checksum alone.
 const SEAL_CHECKSUM: u8 = 0;
 /// Where the checksum stands.
@@ -53,8 +53,7 @@ pub const PATH_DATAGRAM: usize = 1_400;
 
 /// How long a datagram from one address to the other should be at most, bytes.
 pub fn datagram_bytes(from: SocketAddr, to: SocketAddr) -> usize {
-    let is_loopback = |address: SocketAddr| address.ip().to_canonical().is_loopback();
-    if is_loopback(from) && is_loopback(to) { LOOPBACK_DATAGRAM } else { PATH_DATAGRAM }
+    if crate::core::is_near(from, to) { LOOPBACK_DATAGRAM } else { PATH_DATAGRAM }
 }
 
 /// The longest part that fits in a frame of `capacity` bytes with nothing else.
@@ -276,7 +275,7 @@ mod tests {
     #[test]
     fn the_header_is_as_it_is_drawn() {
         let datagram = frame_of(&[vec![0xaa, 0xbb]], 100);
-        assert_eq!(&datagram[..6], b"KTKI\x01\x00");
+        assert_eq!(&datagram[..6], b"KTKI\x02\x00");
         assert_eq!(&datagram[6..14], &0x1122_3344_5566_7788u64.to_le_bytes());
         assert_eq!(&datagram[14..22], &1u64.to_le_bytes());
         assert_eq!(&datagram[22..30], &2u64.to_le_bytes());
@@ -318,7 +317,7 @@ mod tests {
             open(&with_checksum(datagram)).unwrap_err()
         };
         assert_eq!(changed(0, b'X'), Refusal::Magic);
-        assert_eq!(changed(4, 2), Refusal::Version);
+        assert_eq!(changed(4, 1), Refusal::Version);
         assert_eq!(changed(5, 1), Refusal::Seal);
         assert_eq!(open(&good[..49]).unwrap_err(), Refusal::TooShort);
         assert_eq!(open(&with_body(&[])).unwrap_err(), Refusal::Empty);

@@ -118,7 +118,7 @@ impl History {
             Some(progress) => progress.match_index() >= index,
             None => false,
         };
-        let voters: Vec<_> = members.members.iter().filter(|member| member.voter).collect();
+        let voters: Vec<_> = members.voters().collect();
         let mut naive = core.commit_index();
         let mut index = core.log().last_index();
         while index > naive {
@@ -198,7 +198,11 @@ fn check_majority_on_disk(
             disk.hard.cluster == core.hard().cluster && of.is_some_and(|of| disk.has(index, of))
         })
     };
-    ensure(&COMMIT_RULE, quorum::is_majority(members, has), || {
+    // Others may have come into force in the same step, after the commit and by it.
+    let before = core.configurations.before_current();
+    let before = before.filter(|_| core.configurations.current_index() > index);
+    let by_those_before = || before.is_some_and(|members| quorum::is_majority(members, has));
+    ensure(&COMMIT_RULE, quorum::is_majority(members, has) || by_those_before(), || {
         format!("{index} is not on a majority's disks")
     })
 }

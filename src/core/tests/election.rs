@@ -18,6 +18,7 @@ fn request(term: u64, last: (u64, u64)) -> Message {
         term: Term(term),
         last_log_index: Index(last.0),
         last_log_term: Term(last.1),
+        handed_over: false,
     })
 }
 
@@ -146,7 +147,7 @@ fn stepping_down_within_a_term_keeps_the_vote() {
     let mut world = acquainted(&[&[1], &[1], &[1]], 1);
     world.step(0, |core, now| {
         core.campaign(now);
-        core.become_candidate(now);
+        core.become_candidate(false, now);
     });
     assert_eq!(world.role(0), Some(RoleName::Candidate));
     let own = world.core(0).me().incarnation;
@@ -195,7 +196,7 @@ fn a_newer_term_is_learned_from_any_message() {
                     core.campaign(now);
                 }
                 if role == RoleName::Candidate || role == RoleName::Leader {
-                    core.become_candidate(now);
+                    core.become_candidate(false, now);
                 }
             });
             if role == RoleName::Leader {

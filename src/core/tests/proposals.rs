@@ -93,6 +93,10 @@ fn an_answer_tells_when_its_round_began_among_thousands() {
         rounds: Default::default(),
         reads: Default::default(),
         seen: Default::default(),
+        changing: None,
+        joining: Vec::new(),
+        newcomers: Default::default(),
+        farewells: Default::default(),
         settled: Index(0),
         unsettled_bytes: 0,
     };

@@ -34,7 +34,8 @@ use std::path::Path;
 
 use goldenscript::{Command, Context, Runner};
 
-use super::super::message::{AppendOutcome, Message};
+use super::super::membership::Standing;
+use super::super::message::{AppendOutcome, ChangeOutcome, Message, Wish};
 use super::super::snapshot::SnapshotId;
 use super::world::{Flight, MS, Plan, World};
 
@@ -241,7 +242,11 @@ impl Script {
                 "members" => {
                     let members = world.core(place).members().map_or(&[][..], |m| &m.members);
                     for member in members {
-                        let role = if member.voter { "voter" } else { "learner" };
+                        let role = match member.standing {
+                            Standing::Voter => "voter",
+                            Standing::Joining => "joins",
+                            Standing::Learner => "learner",
+                        };
                         let now = world.nodes[self::place(&member.name)].incarnation;
                         let life = match member.incarnation {
                             None => "never heard",
@@ -337,6 +342,21 @@ fn show(flight: &Flight, word: &str) -> Option<String> {
         Message::InstallSnapshotReply(m) => {
             format!("term {} snapshot {}@{} has {}", m.term, m.id.index, m.id.term, m.received)
         }
+        Message::TimeoutNow(m) => format!("term {}", m.term),
+        Message::Removed(m) => format!("as of {}", m.index),
+        Message::Change(m) => {
+            let again = if m.retry { ", again" } else { "" };
+            match &m.wish {
+                Wish::Add { name, voter: true, .. } => format!("add {name}{again}"),
+                Wish::Add { name, voter: false, .. } => format!("add learner {name}{again}"),
+                Wish::Remove { name } => format!("remove {name}{again}"),
+                Wish::Transfer { to } => format!("{to} is to lead{again}"),
+            }
+        }
+        Message::ChangeReply(m) => match &m.outcome {
+            ChangeOutcome::Done { index, .. } => format!("done at {index}"),
+            ChangeOutcome::Refused(why) => format!("refused: {why:?}"),
+        },
     };
     Some(format!("{word}{from} -> {to} {} {what}\n", kind(&flight.envelope.message)))
 }

@@ -123,7 +123,7 @@ fn a_snapshot_says_how_far_a_log_reaches() {
         let (last_log_index, last_log_term) = (Index(last.0), Term(last.1));
         let term = Term(20 + number as u64);
         world.sent = Some(Vec::new());
-        let ask = RequestVote { term, last_log_index, last_log_term };
+        let ask = RequestVote { term, last_log_index, last_log_term, handed_over: false };
         world.forge(2, 1, Message::RequestVote(ask)).unwrap();
         let round = 1 + number as u64;
         let ask = PreVote { round, term: term.next(), last_log_index, last_log_term };

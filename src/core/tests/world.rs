@@ -11,12 +11,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use super::super::effect::{Effects, Note, ReadReady, RoleName};
-use super::super::membership::{Member, Membership};
+use super::super::membership::{Member, Membership, Standing};
 use super::super::message::{Envelope, Message, Propose};
 use super::super::properties::{Disk, History, Verdict, check_bounds};
 use super::super::rng::Rng;
 use super::super::types::{ClusterId, Entry, Incarnation, Payload, Run, Term, Time};
-use super::super::{Core, Hard, Record, Refused, Setup};
+use super::super::{AppendBytes, Core, Hard, Record, Refused, Setup};
 pub use super::plan::{Faults, Flight, MS, Plan};
 use super::plan::{name, neighbor};
 
@@ -120,7 +120,7 @@ impl World {
             name: name(place),
             address: neighbor(place, 0).address,
             incarnation: Some(world.nodes[place].incarnation),
-            voter: true,
+            standing: Standing::Voter,
         };
         let cluster = ClusterId(77);
         let members = Membership::new(cluster, (0..logs.len()).map(member).collect());
@@ -166,7 +166,7 @@ impl World {
             election_timeout: (150 * MS, 300 * MS),
             founding_by_majority: self.plan.by_majority,
             tail_entries: self.plan.tail_entries,
-            append_bytes: vec![self.plan.append_bytes; count - 1],
+            append_bytes: AppendBytes { near: self.plan.append_bytes, far: self.plan.append_bytes },
         }
     }
 

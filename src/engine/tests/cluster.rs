@@ -103,7 +103,7 @@ impl Cluster {
                 election_timeout: (150 * MILLISECOND, 300 * MILLISECOND),
                 founding_by_majority: false,
                 tail_entries: 10_000,
-                append_bytes: Vec::new(),
+                append_bytes: crate::engine::APPEND_BYTES,
             },
             request_timeout: 10 * SECOND,
             snapshot_every: 10_000,
@@ -196,6 +196,10 @@ impl Cluster {
     /// How many datagrams left.
     pub(super) fn datagrams(&self) -> u64 {
         self.left
+    }
+
+    pub(super) fn core(&self, node: usize) -> &Core {
+        &self.engines[node].core
     }
 
     pub(super) fn core_mut(&mut self, node: usize) -> &mut Core {

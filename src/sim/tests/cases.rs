@@ -178,6 +178,9 @@ fn of_the_core() -> Vec<Case> {
         case(&properties::PROGRESS, as_it_is, || {
             in_the_core(|core, _| core.bug_follows_a_stranger(Time(1)))
         }),
+        case(&properties::ONE_CHANGE, as_it_is, || {
+            in_the_core(|core, _| core.bug_swaps_a_voter(Time(1)))
+        }),
         case(&properties::NO_FAILURE, as_it_is, || {
             in_the_core(|core, _| core.bug_believes_that_safety_is_broken())
         }),

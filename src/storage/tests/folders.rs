@@ -110,9 +110,9 @@ fn files_under_other_names_are_refused() {
 fn another_version_of_the_format_is_refused() {
     for name in [NODE, "log-1", "snapshot-20-1"] {
         let files = folder(LOG);
-        files.damage(name, |bytes| bytes[8] = 2);
+        files.damage(name, |bytes| bytes[8] = 1);
         let error = error(&files);
-        assert!(error.starts_with(&format!("disk/{name}: its format version is 2")), "{error}");
+        assert!(error.starts_with(&format!("disk/{name}: its format version is 1")), "{error}");
         assert!(error.contains("the version of the program that wrote it"), "{error}");
     }
 }

@@ -10,7 +10,7 @@ mod round_trips;
 
 use bytes::Bytes;
 
-use crate::core::membership::{Member, Membership};
+use crate::core::membership::{Member, Membership, Standing};
 use crate::core::rng::Rng;
 use crate::core::snapshot::Snapshot;
 use crate::core::types::{ClusterId, Entry, Incarnation, Index, Payload, Term, WriteNumber};
@@ -44,7 +44,7 @@ fn members() -> Membership {
         name: format!("node{number}"),
         address: ([127, 0, 0, 1], 5000 + number as u16).into(),
         incarnation: Some(Incarnation(number + 1)),
-        voter: number < 2,
+        standing: if number < 2 { Standing::Voter } else { Standing::Learner },
     };
     Membership::new(ClusterId(9), (0..3).map(member).collect())
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::strategy::Union;
 
 use super::*;
-use crate::core::membership::{MEMBERS_LIMIT, Member, Membership};
+use crate::core::membership::{Former, MEMBERS_LIMIT, Member, Membership, Standing};
 use crate::core::types::{ClusterId, Entry, Incarnation, Payload, Term};
 use crate::encoding::entry::{ENTRY_HAS_TERM, entry_len, operation_len, put_member};
 use std::net::{SocketAddr, SocketAddrV6};
@@ -36,17 +36,29 @@ fn address() -> impl Strategy<Value = SocketAddr> {
 
 fn member() -> impl Strategy<Value = Member> {
     let incarnation = option::of((1..=u64::MAX).prop_map(Incarnation));
-    (name(), address(), incarnation, any::<bool>()).prop_map(
-        |(name, address, incarnation, voter)| Member { name, address, incarnation, voter },
+    (name(), address(), incarnation, standing()).prop_map(
+        |(name, address, incarnation, standing)| Member { name, address, incarnation, standing },
     )
 }
 
+fn standing() -> impl Strategy<Value = Standing> {
+    prop_oneof![Just(Standing::Voter), Just(Standing::Joining), Just(Standing::Learner)]
+}
+
+fn former() -> impl Strategy<Value = Former> {
+    (name(), address(), (1..=u64::MAX).prop_map(Incarnation))
+        .prop_map(|(name, address, incarnation)| Former { name, address, incarnation })
+}
+
 fn membership() -> impl Strategy<Value = Membership> {
-    (any::<u64>(), vec(member(), 0..8)).prop_map(|(cluster, members)| {
-        let mut membership = Membership::new(ClusterId(cluster), members);
-        membership.members.dedup_by_key(|member| (member.name.clone(), member.voter));
-        membership
-    })
+    (any::<u64>(), vec(member(), 0..8), vec(former(), 0..4)).prop_map(
+        |(cluster, members, former)| {
+            let mut membership = Membership::new(ClusterId(cluster), members);
+            membership.members.dedup_by_key(|member| member.name.clone());
+            membership.former = former;
+            membership
+        },
+    )
 }
 
 fn client_bytes() -> impl Strategy<Value = Bytes> {
@@ -116,9 +128,10 @@ fn message() -> impl Strategy<Value = Message> {
                 Message::PreVoteReply(PreVoteReply { round, term, granted })
             })
             .boxed(),
-        (term(), index(), term())
-            .prop_map(|(term, last_log_index, last_log_term)| {
-                Message::RequestVote(RequestVote { term, last_log_index, last_log_term })
+        (term(), index(), term(), any::<bool>())
+            .prop_map(|(term, last_log_index, last_log_term, handed_over)| {
+                let vote = RequestVote { term, last_log_index, last_log_term, handed_over };
+                Message::RequestVote(vote)
             })
             .boxed(),
         (term(), any::<bool>())
@@ -158,7 +171,32 @@ fn message() -> impl Strategy<Value = Message> {
                 Message::InstallSnapshotReply(InstallSnapshotReply { term, seq, id, received })
             })
             .boxed(),
+        term().prop_map(|term| Message::TimeoutNow(TimeoutNow { term })).boxed(),
+        index().prop_map(|index| Message::Removed(Removed { index })).boxed(),
+        (number(), any::<bool>(), wish())
+            .prop_map(|(id, retry, wish)| Message::Change(Change { id, retry, wish }))
+            .boxed(),
+        (number(), change_outcome())
+            .prop_map(|(id, outcome)| Message::ChangeReply(ChangeReply { id, outcome }))
+            .boxed(),
     ])
+}
+
+fn wish() -> impl Strategy<Value = Wish> {
+    let add = (name(), address(), any::<bool>()).prop_map(|(name, address, voter)| Wish::Add {
+        name,
+        address,
+        voter,
+    });
+    let remove = name().prop_map(|name| Wish::Remove { name });
+    prop_oneof![add, remove, name().prop_map(|to| Wish::Transfer { to })]
+}
+
+fn change_outcome() -> impl Strategy<Value = ChangeOutcome> {
+    let done = (index(), term(), membership())
+        .prop_map(|(index, term, members)| ChangeOutcome::Done { index, term, members });
+    let refused = prop::sample::select(&WHY_NOT[..]).prop_map(ChangeOutcome::Refused);
+    prop_oneof![done, refused]
 }
 
 fn encoded(message: &Message) -> Vec<u8> {
@@ -326,7 +364,7 @@ fn each_refusal_names_its_reason() {
     let refusal = |bytes: &[u8]| decode_message(bytes).unwrap_err();
     assert_eq!(refusal(&[]), Refusal::TooShort);
     assert_eq!(refusal(&[0]), Refusal::Kind);
-    assert_eq!(refusal(&[KIND_INSTALL_SNAPSHOT_REPLY + 1]), Refusal::Kind);
+    assert_eq!(refusal(&[KIND_CHANGE_REPLY + 1]), Refusal::Kind);
     assert_eq!(refusal(&[KIND_READ_INDEX, 0x80, 0]), Refusal::Varint);
     assert_eq!(refusal(&[KIND_READ_INDEX, 1, 1]), Refusal::Trailing);
     assert_eq!(refusal(&[KIND_REQUEST_VOTE_REPLY, 1, 2]), Refusal::Malformed);
@@ -339,13 +377,15 @@ fn each_refusal_names_its_reason() {
 
 fn member_named(name: &str, voter: bool) -> Member {
     let address = "127.0.0.1:1".parse().unwrap();
-    Member { name: name.to_string(), address, incarnation: Some(Incarnation(1)), voter }
+    let standing = if voter { Standing::Voter } else { Standing::Learner };
+    Member { name: name.to_string(), address, incarnation: Some(Incarnation(1)), standing }
 }
 
 /// The bytes of members, whatever they are.
 fn found_of(members: &[Vec<u8>]) -> Result<Message, Refusal> {
     let mut bytes = vec![KIND_FOUND, 1, 0, 0, 0, 0, 0, 0, 0, 0, members.len() as u8];
     bytes.extend(members.concat());
+    bytes.push(0); // nobody is former
     decode_message(&bytes)
 }
 
@@ -359,7 +399,8 @@ fn member_bytes(member: &Member) -> Vec<u8> {
 fn members_stand_in_order_and_once() {
     let [a, a_again, b] = [("a", true), ("a", false), ("b", true)]
         .map(|(name, voter)| member_bytes(&member_named(name, voter)));
-    assert!(found_of(&[a.clone(), a_again.clone(), b.clone()]).is_ok());
+    assert!(found_of(&[a.clone(), b.clone()]).is_ok());
+    assert_eq!(found_of(&[a.clone(), a_again.clone()]), Err(Refusal::Malformed));
     assert_eq!(found_of(&[b.clone(), a.clone()]), Err(Refusal::Malformed));
     assert_eq!(found_of(&[a_again, a.clone()]), Err(Refusal::Malformed));
     assert_eq!(found_of(&[a.clone(), a]), Err(Refusal::Malformed));
@@ -374,7 +415,8 @@ fn a_member_that_cannot_be_is_refused() {
         bytes[at] = to;
         found_of(&[bytes]).unwrap_err()
     };
-    assert_eq!(changed(0, 8), Refusal::Malformed); // no such bit
+    assert_eq!(changed(0, 16), Refusal::Malformed); // no such bit
+    assert_eq!(changed(0, 0b1101), Refusal::Malformed); // votes, and joins
     assert_eq!(changed(1, 0), Refusal::Malformed); // no name
     assert_eq!(changed(1, 65), Refusal::Malformed); // a name too long
     assert_eq!(changed(2, 0xff), Refusal::Malformed); // a name that is no text

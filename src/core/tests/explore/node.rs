@@ -9,7 +9,7 @@ use super::NODES;
 use super::bounds::{Bounds, Bug};
 use crate::core::durability::Durability;
 use crate::core::effect::RoleName;
-use crate::core::membership::{Member, Membership};
+use crate::core::membership::{Member, Membership, Standing};
 use crate::core::message::{Envelope, Hello, Message};
 use crate::core::properties::Disk;
 use crate::core::snapshot::Snapshot;
@@ -18,7 +18,7 @@ use crate::core::tests::plan::{MS, name, neighbor};
 use crate::core::types::{
     ClusterId, Entry, Incarnation, Index, Life, Payload, Run, Term, Time, WriteNumber,
 };
-use crate::core::{Core, Hard, Record, Setup};
+use crate::core::{AppendBytes, Core, Hard, Record, Setup};
 use crate::encoding;
 
 /// The time at which everything happens.
@@ -118,7 +118,7 @@ impl Node {
             name: name(place),
             address: neighbor(place, NODES).address,
             incarnation: Some(life(place, 1).incarnation),
-            voter: true,
+            standing: Standing::Voter,
         };
         let members = Membership::new(CLUSTER, (0..NODES).map(member).collect());
         let record = Entry { term: Term(0), payload: Payload::Members(Box::new(members)) };
@@ -293,10 +293,18 @@ impl Node {
             sends,
             held,
             reads_ready,
+            changes_answered,
+            answered_changes: _,
+            removed_at,
+            removal_told: _,
+            majority_lost_told: _,
+            differences_told: _,
             truncated: _,
             notes: _,
         } = core;
         assert!(sends.is_empty() && reads_ready.is_empty(), "all was let out");
+        assert!(changes_answered.is_empty(), "nobody wishes anything");
+        removed_at.hash(&mut hasher);
         (me, hard, log, commit_index, durability, configurations).hash(&mut hasher);
         (snapshot, incoming, assembled).hash(&mut hasher);
         (leader_heard_at.is_some(), failure, held.len()).hash(&mut hasher);
@@ -328,10 +336,16 @@ fn hash_role(role: &Role, hasher: &mut DefaultHasher) {
                 rounds,
                 reads: _,
                 seen: _,
+                changing,
+                joining,
+                newcomers,
+                farewells,
                 settled,
                 unsettled_bytes,
             } = &**leader;
             (term_start, seq, heartbeat_at, rounds, settled, unsettled_bytes).hash(hasher);
+            assert!(changing.is_none() && joining.is_empty(), "nobody wishes anything");
+            (newcomers, farewells).hash(hasher);
             let progress: &BTreeMap<_, _> = progress;
             progress.hash(hasher);
         }
@@ -346,7 +360,7 @@ fn started(place: usize, run: u64, disk: &Disk, bounds: &Bounds) -> Core {
         election_timeout: (150 * MS, 300 * MS),
         founding_by_majority: false,
         tail_entries: 0,
-        append_bytes: vec![bounds.append_bytes; NODES - 1],
+        append_bytes: AppendBytes { near: bounds.append_bytes, far: bounds.append_bytes },
     };
     let life = life(place, run);
     Core::new(setup, disk.saved(life.incarnation), life.run, 0, NOW)

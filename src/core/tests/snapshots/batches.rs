@@ -2,6 +2,7 @@
 //! it lets anything out.
 
 use super::super::super::effect::{Effects, RoleName};
+use super::super::super::membership::Standing;
 use super::super::super::message::{Envelope, Message};
 use super::super::super::types::{Index, Time};
 use super::super::world::{MS, Plan};
@@ -58,7 +59,7 @@ fn who_stands_for_election_and_lacks_what_is_committed_stands_no_longer() {
     let world = left_behind(Plan::voters(3), 9);
     let known = world.core(0).snapshot().expect("a has one");
     let mut members = known.members.clone();
-    members.members[2].voter = false;
+    members.members[2].standing = Standing::Learner;
     let at = (known.id.index, known.id.term);
     let without_c = snapshot::make(at, (Index(8), &members), b"");
     let mut core = world.core(2).clone();
