@@ -5,7 +5,7 @@ use super::Core;
 use super::effect::{Detail, Note, Outgoing, Waiting};
 use super::lives::{Founding, Heard, Own, Says};
 use super::membership::{Member, Membership};
-use super::message::{Envelope, Found, Hello, Message};
+use super::message::{Envelope, Found, Hello, Introduction, Message};
 use super::state::{Refused, Role};
 use super::types::{ClusterId, Entry, Index, Life, Payload, Term, Time};
 
@@ -64,6 +64,8 @@ impl Core {
         }
         if let Some(index) = self.parted(from.incarnation) {
             self.tell_removed(from, index);
+        } else if !says.foreign {
+            self.introduce_members(from, hello.members);
         }
         self.try_found(now);
         Ok(())
@@ -77,10 +79,47 @@ impl Core {
             ask,
             echo,
             fresh: self.hard.cluster.is_none(),
+            members: self.members_committed_at(),
         };
         self.tell(Detail::Messages, || Note::Message(format!("to {address}: {hello:?}")));
         let envelope = Envelope { cluster, from: self.me, to, message: Message::Hello(hello) };
         self.post(Outgoing { address, envelope });
+    }
+
+    /// Where the newest members are stated that are known to be committed.
+    fn members_committed_at(&self) -> Index {
+        self.configurations.at(self.commit_index).map_or(Index(0), |(index, _)| *index)
+    }
+
+    /// Who knows older members than this node is told of the newer ones.
+    fn introduce_members(&mut self, to: Life, known: Index) {
+        let Some((index, members)) = self.configurations.at(self.commit_index) else { return };
+        let peer = self.lives.by_incarnation(to.incarnation);
+        if *index > known && peer.is_some_and(|peer| peer.believed == Some(to)) {
+            let members = Membership { former: Vec::new(), ..members.clone() };
+            let told = Introduction { index: *index, members };
+            self.send(to.incarnation, Message::Introduction(told));
+        }
+    }
+
+    /// Somebody tells who the members are: whom to listen to, and no more.
+    pub(super) fn on_introduction(
+        &mut self,
+        cluster: ClusterId,
+        told: Introduction,
+    ) -> Result<(), Refused> {
+        if told.members.cluster != cluster || cluster.0 == 0 {
+            return Err(Refused::Malformed);
+        }
+        if self.hard.cluster.is_some_and(|own| own != cluster) {
+            return Err(Refused::ForeignCluster);
+        }
+        let stated = self.configurations.current_index();
+        if told.index > stated {
+            let own = (self.configurations.current(), stated);
+            self.lives.introduce(told.index, &told.members, own);
+        }
+        Ok(())
     }
 
     /// A life is believed: a new one, or the same that echoed again.

@@ -187,7 +187,7 @@ impl Core {
         let configurations = Configurations::of(saved.snapshot.as_ref(), &saved.log);
         let mut lives = Lives::new(&setup.own.name, setup.others.clone(), now);
         if let Some(members) = configurations.current() {
-            lives.members_changed(None, members);
+            lives.members_changed(None, members, configurations.current_index());
         }
         let mut core = Core {
             me: Life { incarnation: saved.incarnation, run },
@@ -268,6 +268,9 @@ impl Core {
         if let Message::Found(found) = message {
             return self.on_found(cluster, found, now);
         }
+        if let Message::Introduction(told) = message {
+            return self.on_introduction(cluster, told);
+        }
         // A pre-vote changes nothing (pitfall 9), so it makes nobody belong to a
         // cluster: who is fresh waits for the record, which comes before it.
         if self.hard.cluster.is_none() && matches!(message, Message::PreVote(_)) {
@@ -278,7 +281,9 @@ impl Core {
         self.tell(Detail::Messages, || Note::Message(format!("got {message:?}")));
         let (life, from) = (from, from.incarnation);
         match message {
-            Message::Hello(_) | Message::Found(_) => unreachable!("handled above"),
+            Message::Hello(_) | Message::Found(_) | Message::Introduction(_) => {
+                unreachable!("handled above")
+            }
             Message::PreVote(m) => self.on_pre_vote(from, m, now),
             Message::PreVoteReply(m) => self.on_pre_vote_reply(from, m, now),
             Message::RequestVote(m) => self.on_request_vote(from, m, now),

@@ -343,6 +343,7 @@ fn show(flight: &Flight, word: &str) -> Option<String> {
             format!("term {} snapshot {}@{} has {}", m.term, m.id.index, m.id.term, m.received)
         }
         Message::TimeoutNow(m) => format!("term {}", m.term),
+        Message::Introduction(_) => return None,
         Message::Removed(m) => format!("as of {}", m.index),
         Message::Change(m) => {
             let again = if m.retry { ", again" } else { "" };
