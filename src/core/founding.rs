@@ -293,7 +293,7 @@ impl Core {
             self.send_hello(place, Envelope::ANYONE, ask, 0);
         }
         if !fresh {
-            self.watch_majority(now);
+            self.watch_majority();
             self.watch_file(now);
             return;
         }

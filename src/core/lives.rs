@@ -581,11 +581,6 @@ impl Peer {
         }
     }
 
-    /// Whether its life has said of late that its log is empty.
-    pub fn says_fresh(&self, now: Time) -> bool {
-        self.fresh && self.echoed_at.is_some_and(|at| now.since(at) <= 2 * ASK_MOST)
-    }
-
     /// Its address is another: who was spoken to at the old one is not known to live
     /// there.
     fn move_to(&mut self, address: SocketAddr) {

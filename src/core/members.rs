@@ -34,6 +34,7 @@
 
 use super::Core;
 use super::effect::{Detail, Note};
+use super::lives::Peer;
 use super::membership::{Member, Membership, Standing};
 use super::message::{Envelope, Message, Removed};
 use super::progress::Progress;
@@ -42,6 +43,8 @@ use super::types::{Incarnation, Index, Life, Payload, Time};
 
 /// Who is removed is told at so many heartbeats.
 const FAREWELLS: u32 = 20;
+/// After so many elections in vain it is asked whether a majority is left.
+const IN_VAIN: u64 = 4;
 /// Differences between file and members are told so long after the start, in microseconds.
 const DIFFERENCES_AFTER: u64 = 2_000_000;
 
@@ -62,7 +65,7 @@ impl Core {
 
     /// Whether this node stands for election: a voter, also one whose removal is not known
     /// to be committed (thesis §4.2.2).
-    pub(super) fn may_campaign(&self) -> bool {
+    pub(crate) fn may_campaign(&self) -> bool {
         let removal = || {
             let voted = self.configurations.before_current();
             self.configurations.current_index() > self.commit_index
@@ -270,26 +273,28 @@ impl Core {
     }
 
     /// The voters that came back under their names as other lives: what they knew is gone.
-    /// `None`: a majority of the voters may still remember.
-    pub fn majority_lost(&self, now: Time) -> Option<Vec<String>> {
-        let members = self.members().filter(|_| !self.leads())?;
+    /// `None`: a majority of the voters may still remember. Who is merely behind would be
+    /// told of newer members by their leader: so this waits for a few elections in vain.
+    pub fn majority_lost(&self) -> Option<Vec<String>> {
+        let members = self.members().filter(|_| self.campaigns >= IN_VAIN)?;
         let gone = |member: &&Member| {
             let peer = self.lives.peers().iter().find(|peer| peer.node.name == member.name);
-            let life = peer.and_then(|peer| peer.believed.filter(|_| peer.says_fresh(now)));
+            let ours = |peer: &&Peer| peer.fresh || peer.cluster == members.cluster;
+            let life = peer.filter(ours).and_then(|peer| peer.believed);
             life.is_some_and(|life| member.incarnation.is_some_and(|of| of != life.incarnation))
         };
         let lost: Vec<String> =
             members.voters().filter(gone).map(|member| member.name.clone()).collect();
         let left = members.voters().count() - lost.len();
-        (left < members.majority() && !self.is_removed()).then_some(lost)
+        (left < members.majority() && self.may_campaign()).then_some(lost)
     }
 
     /// Says once that no majority is left.
-    pub(super) fn watch_majority(&mut self, now: Time) {
+    pub(super) fn watch_majority(&mut self) {
         if self.leader().is_some() {
             self.majority_lost_told = false;
         } else if !self.majority_lost_told
-            && let Some(names) = self.majority_lost(now)
+            && let Some(names) = self.majority_lost()
         {
             self.majority_lost_told = true;
             self.tell(Detail::Turns, || Note::MajorityLost(names));

@@ -186,10 +186,8 @@ fn is_stopped(world: &World, cores: &[&Core]) -> bool {
     // Of those that vote one at least knows that no majority is left; who is new says whom
     // it waits for; a learner has nothing to say.
     let now = |place: usize| world.running(place).map(|running| running.clock.shows(world.now));
-    let voters: Vec<usize> = (0..cores.len()).filter(|place| cores[*place].is_voter()).collect();
-    let knows =
-        |place: &usize| now(*place).is_some_and(|now| cores[*place].majority_lost(now).is_some());
-    let told = voters.is_empty() || voters.iter().any(knows);
+    let mut voters = cores.iter().filter(|core| core.may_campaign()).peekable();
+    let told = voters.peek().is_none() || voters.any(|core| core.majority_lost().is_some());
     let says = |place: usize| {
         let waits = now(place).is_some_and(|now| cores[place].waiting(now).is_some());
         cores[place].role() != RoleName::Fresh || waits
