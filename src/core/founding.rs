@@ -41,7 +41,7 @@ impl Core {
             .ok_or(Refused::Stranger)?;
         let place = match heard {
             Heard::Believed { peer, news } => {
-                self.on_believed(peer, news, now);
+                self.on_believed(peer, news);
                 peer
             }
             Heard::Known(peer) | Heard::Claims(peer) => peer,
@@ -66,6 +66,10 @@ impl Core {
             self.tell_removed(from, index);
         }
         self.try_found(now);
+        // Last: with the members the peers change, and their places.
+        if matches!(heard, Heard::Believed { .. }) && self.hard.cluster.is_some() {
+            self.tend_members(now);
+        }
         Ok(())
     }
 
@@ -84,7 +88,7 @@ impl Core {
     }
 
     /// A life is believed: a new one, or the same that echoed again.
-    fn on_believed(&mut self, place: usize, news: bool, now: Time) {
+    fn on_believed(&mut self, place: usize, news: bool) {
         let peer = &self.lives.peers()[place];
         let (name, fresh, cluster) = (peer.node.name.clone(), peer.fresh, peer.cluster);
         let Some(life) = peer.believed else { return };
@@ -104,9 +108,6 @@ impl Core {
             }
         }
         self.pass_on_record(place);
-        if self.hard.cluster.is_some() {
-            self.tend_members(now);
-        }
     }
 
     /// Any holder of the founding record passes it on to a fresh node that the
