@@ -54,3 +54,18 @@ fn a_newcomer_of_another_cluster_is_refused() {
     assert_eq!(answered(&mut world, 0), ChangeOutcome::Refused(WhyNot::Foreign));
     assert_eq!(world.core(0).members().unwrap().members.len(), 3);
 }
+
+/// One log counts once: the folder of b, started under another name, is no fourth member.
+#[test]
+fn one_log_is_one_member() {
+    let mut world = three_and(1);
+    world.crash(1);
+    world.nodes[3].incarnation = world.nodes[1].incarnation;
+    world.start(3);
+    for voter in [true, false] {
+        let wish = world.adding(3, voter);
+        assert!(world.wish(0, wish));
+        let outcome = answered(&mut world, 0);
+        assert_eq!(outcome, ChangeOutcome::Refused(WhyNot::AlreadyMember));
+    }
+}
