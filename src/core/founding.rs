@@ -50,6 +50,8 @@ impl Core {
                 // it is told, and believed in nothing.
                 if hello.ask != 0 {
                     self.send_hello(peer, from, 0, hello.ask);
+                }
+                if hello.ask != 0 || hello.echo != 0 {
                     self.tell_superseded(peer, from);
                 }
                 return Err(Refused::Stranger);
@@ -248,7 +250,9 @@ impl Core {
         self.tend_members(now);
         let silent = self.is_removed();
         for place in self.lives.due(fresh, now) {
-            if silent {
+            // But whoever speaks to it in a run that it has not met may have made it a
+            // member again.
+            if silent && !self.lives.peers()[place].is_claimed() {
                 continue;
             }
             let ask = self.lives.challenge(place, &mut self.rng);

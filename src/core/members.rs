@@ -269,6 +269,22 @@ impl Core {
         if leads { Err(Refused::NoMember) } else { Ok(()) }
     }
 
+    /// A life speaks that is not believed. If the members name it, or did, it is asked who
+    /// it is: a member takes part again then, and one that is none any more is told.
+    pub(super) fn ask_who_it_is(&mut self, from: Life, now: Time) {
+        if self.lives.by_incarnation(from.incarnation).is_some() {
+            return;
+        }
+        let Some(members) = self.configurations.current() else { return };
+        let member = members.member(from.incarnation).map(|member| &member.name);
+        let mut former = members.former.iter().filter(|of| of.incarnation == from.incarnation);
+        match (member, former.next()) {
+            (Some(name), _) => self.lives.claims(name, from, false, now),
+            (None, Some(former)) => self.lives.claims(&former.name, from, true, now),
+            (None, None) => {}
+        }
+    }
+
     /// The voters that came back under their names as other lives: what they knew is gone.
     /// `None`: a majority of the voters may still remember.
     pub fn majority_lost(&self, now: Time) -> Option<Vec<String>> {

@@ -254,15 +254,12 @@ impl Core {
             // Somebody still speaks to an earlier run of this node.
             if to.incarnation == self.me.incarnation {
                 self.lives.misaddressed(from, now);
+                self.ask_who_it_is(from, now);
             }
             return Err(Refused::NotForThisLife);
         }
         if !self.lives.heard(from, now) {
-            let member =
-                self.configurations.current().and_then(|members| members.member(from.incarnation));
-            if let Some(member) = member {
-                self.lives.claims(&member.name, from, now);
-            }
+            self.ask_who_it_is(from, now);
             return Err(Refused::NotBelieved);
         }
         if let Message::Found(found) = message {

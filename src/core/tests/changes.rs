@@ -69,3 +69,80 @@ fn one_log_is_one_member() {
         assert_eq!(outcome, ChangeOutcome::Refused(WhyNot::AlreadyMember));
     }
 }
+
+/// A removed member asks nobody, so whoever speaks to it anew has to be asked by it all
+/// the same: else what one lost echo leaves behind is silence for ever.
+#[test]
+fn who_is_added_again_and_missed_an_echo_finds_its_leader() {
+    let mut world = three_and(0);
+    world.run_for(1_000 * MS);
+    remove(&mut world, 0, 2);
+    done(&mut world, 0);
+    world.run_for(100 * MS);
+    assert_eq!(world.role(2), Some(RoleName::Removed));
+    // The others are other runs by now, which c has not met.
+    [0, 1].iter().for_each(|&place| world.crash(place));
+    [0, 1].iter().for_each(|&place| world.start(place));
+    world.run_until(3_000 * MS, "a leader", World::is_settled);
+    let leader = world.leader().unwrap();
+    let wish = world.adding(2, true);
+    assert!(world.wish(leader, wish));
+    // c echoes and asks in its turn, and gets no answer before it is a member.
+    let asks = |flight: &Flight| flight.from == 2 && flight.to == leader;
+    world.run_until(1_000 * MS, "c to ask", |world| world.flights.values().any(asks));
+    world.cut.insert((leader, 2));
+    let named = |world: &World| world.core(leader).members().unwrap().named("c").is_some();
+    world.run_until(1_000 * MS, "c to be a member", named);
+    world.run_for(2_500 * MS);
+    world.cut.clear();
+    done(&mut world, leader);
+}
+
+/// Pitfall 43: who was cut off when it was removed, and comes back when all the others
+/// are other runs, is told nevertheless.
+#[test]
+fn who_comes_back_to_strangers_is_told_that_it_was_removed() {
+    let mut world = three_and(0);
+    // By now all have heard of each other that none is fresh any more.
+    world.run_for(1_000 * MS);
+    world.isolate(&[2]);
+    remove(&mut world, 0, 2);
+    done(&mut world, 0);
+    world.run_for(2_000 * MS);
+    for place in [0, 1] {
+        world.crash(place);
+        world.start(place);
+    }
+    world.run_until(3_000 * MS, "a leader", World::is_settled);
+    world.run_for(30_000 * MS);
+    world.cut.clear();
+    world.run_until(5_000 * MS, "c to know", |world| was_told(world, 2));
+    world.sent = Some(Vec::new());
+    world.run_for(2_000 * MS);
+    assert!(!world.sent.iter().flatten().any(asks_for_votes));
+}
+
+/// An old folder that is put back is told that its time is over, also when the first
+/// words to it are lost.
+#[test]
+fn an_old_folder_is_told_though_the_first_words_are_lost() {
+    let mut world = three_and(0);
+    world.crash(2);
+    world.forget(2);
+    world.start(2);
+    world.run_until(2_000 * MS, "c to be back", World::is_settled);
+    world.run_for(1_000 * MS);
+    world.crash(2);
+    world.put_back(2);
+    world.start(2);
+    let removed = |flight: &Flight| matches!(flight.envelope.message, Message::Removed(_));
+    world.run_until(1_000 * MS, "the news", |world| {
+        world.flights.values().filter(|flight| removed(flight)).count() == 2
+    });
+    assert_eq!(world.take(removed).len(), 2);
+    world.run_until(5_000 * MS, "c to know", |world| was_told(world, 2));
+    world.sent = Some(Vec::new());
+    world.run_for(2_000 * MS);
+    assert!(!world.sent.iter().flatten().any(asks_for_votes));
+    assert_eq!((world.role(2), world.leaders()), (Some(RoleName::Removed), vec![0]));
+}
