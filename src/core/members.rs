@@ -76,11 +76,21 @@ impl Core {
         let Some(members) = self.members() else { return false };
         let stated = self.configurations.current_index();
         let by_log = members.is_former(self.me.incarnation) && stated <= self.commit_index;
-        // Who is named by what came after that has come back.
+        // Who is named by what came after that has come back; unless the log has something
+        // else there: then it is not the cluster's, and what it states behind came to
+        // nothing.
         let told = self.removed_at.is_some_and(|index| {
-            index > stated || index == stated && !members.names(self.me.incarnation)
+            let newest = index > stated || index == stated && !members.names(self.me.incarnation);
+            newest || index > self.commit_index && !self.parts_here(index)
         });
         by_log || told
+    }
+
+    /// Whether the entry at `index` states members without this node.
+    fn parts_here(&self, index: Index) -> bool {
+        let entry = self.log.entry(index);
+        let parts = |members: &Membership| !members.names(self.me.incarnation);
+        matches!(entry.map(|entry| &entry.payload), Some(Payload::Members(m)) if parts(m))
     }
 
     /// Where the members are stated and committed of whom this incarnation is a former one.

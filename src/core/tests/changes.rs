@@ -122,6 +122,34 @@ fn who_comes_back_to_strangers_is_told_that_it_was_removed() {
     assert!(!world.sent.iter().flatten().any(asks_for_votes));
 }
 
+/// Pitfall 43: a leader that was cut off wrote a change of its own that stands further on
+/// than its own removal: it is told, and believes it.
+#[test]
+fn a_change_that_came_to_nothing_hides_no_removal() {
+    let mut world = three_and(1);
+    world.start(3);
+    world.isolate(&[0]);
+    world.propose(0, "lost");
+    world.propose(0, "lost as well");
+    remove(&mut world, 0, 2);
+    let own = world.core(0).configurations.current_index();
+    assert_eq!(own, Index(5));
+    world.run_until(2_000 * MS, "another leader", |world| {
+        world
+            .leaders()
+            .iter()
+            .any(|&leader| leader != 0 && world.core(leader).commit_index() >= Index(3))
+    });
+    world.run_for(300 * MS);
+    let leader = world.leader().unwrap();
+    remove(&mut world, leader, 0);
+    done(&mut world, leader);
+    assert_eq!(world.core(leader).configurations.current_index(), Index(4));
+    world.cut.clear();
+    world.run_until(5_000 * MS, "a to know", |world| was_told(world, 0));
+    assert_eq!(world.role(0), Some(RoleName::Removed));
+}
+
 /// An old folder that is put back is told that its time is over, also when the first
 /// words to it are lost.
 #[test]
