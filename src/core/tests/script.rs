@@ -299,7 +299,7 @@ impl Script {
                         let life = match member.incarnation {
                             None => "never heard",
                             incarnation if incarnation == now => "this life",
-                            Some(_) => "an earlier life",
+                            Some(_) => "another life",
                         };
                         lines += &format!("{} {role}, {life}\n", member.name);
                     }
@@ -470,4 +470,4 @@ macro_rules! topics {
     )* };
 }
 
-topics!(founding election prevote replication reads membership restart snapshot);
+topics!(founding election prevote replication reads membership restart snapshot transfer);
