@@ -42,8 +42,9 @@ use super::types::{Incarnation, Index, Life, Payload, Time};
 
 /// Who is removed is told at so many heartbeats.
 const FAREWELLS: u32 = 20;
-/// Differences between file and members are told so long after the start, in microseconds.
-const DIFFERENCES_AFTER: u64 = 2_000_000;
+/// Differences between file and members are told so long after the start, in microseconds,
+/// or as much later again, when the members are known.
+pub(super) const DIFFERENCES_AFTER: u64 = 2_000_000;
 
 /// How far a learner that joins has caught up, in rounds (thesis §4.2.1).
 #[derive(Clone, Copy, Debug)]
@@ -325,17 +326,19 @@ impl Core {
     /// The file starts a cluster, and never changes one: where the two differ, that is said
     /// once a run, with the request that would bring it about (pitfall 47).
     pub(super) fn watch_file(&mut self, now: Time) {
-        let early = now.since(self.lives.started_at()) < DIFFERENCES_AFTER;
-        if self.differences_told || early || self.commit_index == Index(0) {
+        let Some(at) = self.differences_at.filter(|_| self.hard.cluster.is_some()) else { return };
+        if now < at {
             return;
         }
-        let Some((_, members)) = self.configurations.at(self.commit_index) else { return };
+        self.differences_at = Some(now.plus(DIFFERENCES_AFTER));
+        let committed = self.configurations.at(self.commit_index);
+        let Some((_, members)) = committed.filter(|_| self.commit_index > Index(0)) else { return };
         let me = members.member(self.me.incarnation);
         if me.is_none_or(|me| me.standing == Standing::Joining) {
             return;
         }
         let differences = self.differences(members);
-        self.differences_told = true;
+        self.differences_at = None;
         if !differences.is_empty() {
             self.tell(Detail::Turns, || Note::FileDiffers(differences));
         }
