@@ -302,6 +302,10 @@ impl Core {
         }
         let standing = if voter { Standing::Joining } else { Standing::Learner };
         let incarnation = peer.believed.map(|life| life.incarnation);
+        // A member's log that was started under another name: one log counts once.
+        if incarnation.is_some_and(|incarnation| members.names(incarnation)) {
+            return Next::End(Err(WhyNot::AlreadyMember));
+        }
         let member = Member { name: name.to_string(), address, incarnation, standing };
         match members.with(member) {
             Some(next) => Next::Write(next),

@@ -41,7 +41,7 @@ impl Core {
             .ok_or(Refused::Stranger)?;
         let place = match heard {
             Heard::Believed { peer, news } => {
-                self.on_believed(peer, news, now);
+                self.on_believed(peer, news);
                 peer
             }
             Heard::Known(peer) | Heard::Claims(peer) => peer,
@@ -50,6 +50,8 @@ impl Core {
                 // it is told, and believed in nothing.
                 if hello.ask != 0 {
                     self.send_hello(peer, from, 0, hello.ask);
+                }
+                if hello.ask != 0 || hello.echo != 0 {
                     self.tell_superseded(peer, from);
                 }
                 return Err(Refused::Stranger);
@@ -68,6 +70,10 @@ impl Core {
             self.introduce_members(from, hello.members);
         }
         self.try_found(now);
+        // Last: with the members the peers change, and their places.
+        if matches!(heard, Heard::Believed { .. }) && self.hard.cluster.is_some() {
+            self.tend_members(now);
+        }
         Ok(())
     }
 
@@ -123,7 +129,7 @@ impl Core {
     }
 
     /// A life is believed: a new one, or the same that echoed again.
-    fn on_believed(&mut self, place: usize, news: bool, now: Time) {
+    fn on_believed(&mut self, place: usize, news: bool) {
         let peer = &self.lives.peers()[place];
         let (name, fresh, cluster) = (peer.node.name.clone(), peer.fresh, peer.cluster);
         let Some(life) = peer.believed else { return };
@@ -143,9 +149,6 @@ impl Core {
             }
         }
         self.pass_on_record(place);
-        if self.hard.cluster.is_some() {
-            self.tend_members(now);
-        }
     }
 
     /// Any holder of the founding record passes it on to a fresh node that the
@@ -286,7 +289,9 @@ impl Core {
         self.tend_members(now);
         let silent = self.is_removed();
         for place in self.lives.due(fresh, now) {
-            if silent {
+            // But whoever speaks to it in a run that it has not met may have made it a
+            // member again.
+            if silent && !self.lives.peers()[place].is_claimed() {
                 continue;
             }
             let ask = self.lives.challenge(place, &mut self.rng);

@@ -237,11 +237,11 @@ impl Lives {
         }
     }
 
-    /// The members name this life, and it was never heard under that name: it is
-    /// asked who it is.
-    pub fn claims(&mut self, name: &str, from: Life, now: Time) {
+    /// The members name this life, or did, and it is not believed under that name: it is
+    /// asked who it is; a former one even if another has taken its place, to be told.
+    pub fn claims(&mut self, name: &str, from: Life, former: bool, now: Time) {
         if let Some(peer) = self.peers.iter_mut().find(|peer| peer.node.name == name)
-            && !peer.superseded.contains(&from.incarnation)
+            && (former || !peer.superseded.contains(&from.incarnation))
         {
             peer.claim(from, now);
         }
@@ -316,7 +316,7 @@ impl Lives {
     pub fn due(&mut self, fresh: bool, now: Time) -> Vec<usize> {
         let mut due = Vec::new();
         for (place, peer) in self.peers.iter_mut().enumerate() {
-            if peer.asks >= CLAIM_ASKS && peer.believed.is_some() {
+            if peer.asks >= CLAIM_ASKS && (peer.believed.is_some() || peer.former) {
                 peer.claimed = None;
             }
             if !peer.wants_asking(fresh) || now < peer.ask_at {
@@ -579,6 +579,11 @@ impl Peer {
             asks: 0,
             superseded: VecDeque::new(),
         }
+    }
+
+    /// Whether a life uses its name that has not echoed.
+    pub fn is_claimed(&self) -> bool {
+        self.claimed.is_some()
     }
 
     /// Its address is another: who was spoken to at the old one is not known to live

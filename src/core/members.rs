@@ -45,8 +45,9 @@ use super::types::{Incarnation, Index, Life, Payload, Time};
 const FAREWELLS: u32 = 20;
 /// After so many elections in vain it is asked whether a majority is left.
 const IN_VAIN: u64 = 4;
-/// Differences between file and members are told so long after the start, in microseconds.
-const DIFFERENCES_AFTER: u64 = 2_000_000;
+/// Differences between file and members are told so long after the start, in microseconds,
+/// or as much later again, when the members are known.
+pub(super) const DIFFERENCES_AFTER: u64 = 2_000_000;
 
 /// How far a learner that joins has caught up, in rounds (thesis §4.2.1).
 #[derive(Clone, Copy, Debug)]
@@ -79,11 +80,21 @@ impl Core {
         let Some(members) = self.members() else { return false };
         let stated = self.configurations.current_index();
         let by_log = members.is_former(self.me.incarnation) && stated <= self.commit_index;
-        // Who is named by what came after that has come back.
+        // Who is named by what came after that has come back; unless the log has something
+        // else there: then it is not the cluster's, and what it states behind came to
+        // nothing.
         let told = self.removed_at.is_some_and(|index| {
-            index > stated || index == stated && !members.names(self.me.incarnation)
+            let newest = index > stated || index == stated && !members.names(self.me.incarnation);
+            newest || index > self.commit_index && !self.parts_here(index)
         });
         by_log || told
+    }
+
+    /// Whether the entry at `index` states members without this node.
+    fn parts_here(&self, index: Index) -> bool {
+        let entry = self.log.entry(index);
+        let parts = |members: &Membership| !members.names(self.me.incarnation);
+        matches!(entry.map(|entry| &entry.payload), Some(Payload::Members(m)) if parts(m))
     }
 
     /// Where the members are stated and committed of whom this incarnation is a former one.
@@ -272,6 +283,22 @@ impl Core {
         if leads { Err(Refused::NoMember) } else { Ok(()) }
     }
 
+    /// A life speaks that is not believed. If the members name it, or did, it is asked who
+    /// it is: a member takes part again then, and one that is none any more is told.
+    pub(super) fn ask_who_it_is(&mut self, from: Life, now: Time) {
+        if self.lives.by_incarnation(from.incarnation).is_some() {
+            return;
+        }
+        let Some(members) = self.configurations.current() else { return };
+        let member = members.member(from.incarnation).map(|member| &member.name);
+        let mut former = members.former.iter().filter(|of| of.incarnation == from.incarnation);
+        match (member, former.next()) {
+            (Some(name), _) => self.lives.claims(name, from, false, now),
+            (None, Some(former)) => self.lives.claims(&former.name, from, true, now),
+            (None, None) => {}
+        }
+    }
+
     /// The voters that came back under their names as other lives: what they knew is gone.
     /// `None`: a majority of the voters may still remember. Who is merely behind would be
     /// told of newer members by their leader: so this waits for a few elections in vain.
@@ -304,17 +331,19 @@ impl Core {
     /// The file starts a cluster, and never changes one: where the two differ, that is said
     /// once a run, with the request that would bring it about (pitfall 47).
     pub(super) fn watch_file(&mut self, now: Time) {
-        let early = now.since(self.lives.started_at()) < DIFFERENCES_AFTER;
-        if self.differences_told || early || self.commit_index == Index(0) {
+        let Some(at) = self.differences_at.filter(|_| self.hard.cluster.is_some()) else { return };
+        if now < at {
             return;
         }
-        let Some((_, members)) = self.configurations.at(self.commit_index) else { return };
+        self.differences_at = Some(now.plus(DIFFERENCES_AFTER));
+        let committed = self.configurations.at(self.commit_index);
+        let Some((_, members)) = committed.filter(|_| self.commit_index > Index(0)) else { return };
         let me = members.member(self.me.incarnation);
         if me.is_none_or(|me| me.standing == Standing::Joining) {
             return;
         }
         let differences = self.differences(members);
-        self.differences_told = true;
+        self.differences_at = None;
         if !differences.is_empty() {
             self.tell(Detail::Turns, || Note::FileDiffers(differences));
         }

@@ -383,7 +383,8 @@ fn each_refusal_names_its_reason() {
 fn member_named(name: &str, voter: bool) -> Member {
     let address = "127.0.0.1:1".parse().unwrap();
     let standing = if voter { Standing::Voter } else { Standing::Learner };
-    Member { name: name.to_string(), address, incarnation: Some(Incarnation(1)), standing }
+    let incarnation = Some(Incarnation(u64::from(name.as_bytes()[0])));
+    Member { name: name.to_string(), address, incarnation, standing }
 }
 
 /// The bytes of members, whatever they are.
@@ -408,7 +409,10 @@ fn members_stand_in_order_and_once() {
     assert_eq!(found_of(&[a.clone(), a_again.clone()]), Err(Refusal::Malformed));
     assert_eq!(found_of(&[b.clone(), a.clone()]), Err(Refusal::Malformed));
     assert_eq!(found_of(&[a_again, a.clone()]), Err(Refusal::Malformed));
-    assert_eq!(found_of(&[a.clone(), a]), Err(Refusal::Malformed));
+    assert_eq!(found_of(&[a.clone(), a.clone()]), Err(Refusal::Malformed));
+    // One log under two names would count twice.
+    let twice = Member { name: "b".to_string(), ..member_named("a", true) };
+    assert_eq!(found_of(&[a, member_bytes(&twice)]), Err(Refusal::Malformed));
 }
 
 #[test]

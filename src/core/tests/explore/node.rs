@@ -298,7 +298,7 @@ impl Node {
             removed_at,
             removal_told: _,
             majority_lost_told: _,
-            differences_told: _,
+            differences_at: _,
             truncated: _,
             notes: _,
         } = core;
