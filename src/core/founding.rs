@@ -3,7 +3,7 @@
 
 use super::Core;
 use super::effect::{Detail, Note, Outgoing, Waiting};
-use super::lives::{Founding, Heard, Own, Says};
+use super::lives::{Founding, Heard, Own, Peer, Says};
 use super::membership::{Member, Membership};
 use super::message::{Envelope, Found, Hello, Message};
 use super::state::{Refused, Role};
@@ -42,7 +42,13 @@ impl Core {
         let place = match heard {
             Heard::Believed { peer, news } => {
                 self.on_believed(peer, news, now);
-                peer
+                // That may have ended the wish for which it was met: then it is a stranger
+                // again, and those behind it stand elsewhere.
+                let named = |peer: &Peer| peer.node.name == hello.name;
+                let Some(place) = self.lives.peers().iter().position(named) else {
+                    return Ok(());
+                };
+                place
             }
             Heard::Known(peer) | Heard::Claims(peer) => peer,
             Heard::Superseded(peer) => {
