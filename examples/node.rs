@@ -108,13 +108,15 @@ fn run(Arguments { path, name, data }: &Arguments) -> Result<ExitCode, Error> {
     let events = config.events();
     let node = RaftNode::new(&config, name)?;
     node.start()?;
-    if data.is_some() && node.check_committed_entry().role != Role::Fresh {
+    let remembers = data.is_some() && node.check_committed_entry().role != Role::Fresh;
+    if remembers {
         println!("{name} remembers: its log was there");
     }
     println!("{name} has started; type a JSON value to commit it, or :help");
 
-    let (asked, waiting_for, joins, removed) = (Vec::new(), Vec::new(), false, false);
-    let mut client = Client { node, asked, waiting_for, joins, removed };
+    let (asked, waiting_for) = (Vec::new(), Vec::new());
+    let (newcomer, members_at, removed) = (!remembers, 0, false);
+    let mut client = Client { node, asked, waiting_for, newcomer, members_at, removed };
     let (mut lines, mut ended) = (lines(), false);
     // No event tells of these; and at first a node waits for everybody, if only for a moment.
     let look = tick(Duration::from_millis(500));
@@ -126,7 +128,7 @@ fn run(Arguments { path, name, data }: &Arguments) -> Result<ExitCode, Error> {
                 Ok((number, line)) => client.take(number, &line),
                 Err(_) => (lines, ended) = (never(), true),
             },
-            recv(events) -> event => event.iter().for_each(tell),
+            recv(events) -> event => event.iter().for_each(|event| client.tell(event)),
             recv(look) -> _ => if client.look().role == Role::Stopped {
                 eprintln!("node: {name} takes no part any more: {}", client.failure());
                 return Ok(ExitCode::FAILURE);
@@ -177,7 +179,10 @@ struct Client {
     node: RaftNode,
     asked: Vec<Asked>,
     waiting_for: Vec<String>,
-    joins: bool,
+    /// It remembered nothing when it was started, and has no vote so far.
+    newcomer: bool,
+    /// Which entry states the members that it was last told of.
+    members_at: u64,
     removed: bool,
 }
 
@@ -201,6 +206,9 @@ impl Client {
             ":check" => show(&self.node.check_committed_entry()),
             ":members" => show_members(&self.node.check_committed_entry()),
             ":add" => self.ask(line, "members", add(rest)?)?,
+            ":remove" | ":transfer" if rest.is_empty() => {
+                return Err(format!("write {first} NAME"));
+            }
             ":remove" => self.ask(line, "members", Request::remove_member(rest))?,
             ":transfer" => self.ask(line, "members", Request::transfer_leadership(rest))?,
             ":read" if rest.is_empty() => self.ask(line, "read", Request::query(&Value::Null))?,
@@ -225,7 +233,15 @@ impl Client {
         Ok(())
     }
 
-    /// Says whom the node waits for, and how it stands with the members.
+    /// Says what happened at this node.
+    fn tell(&mut self, event: &Event) {
+        tell(event);
+        if let Event::Members { index, .. } = event {
+            self.members_at = *index;
+        }
+    }
+
+    /// Says whom the node waits for, and whether it was removed.
     fn look(&mut self) -> Committed {
         let known = self.node.check_committed_entry();
         if known.waiting_for != self.waiting_for {
@@ -234,17 +250,15 @@ impl Client {
                 println!("{} is waiting for {}", known.node, known.waiting_for.join(", "));
             }
         }
-        let own = |member: &&Member| member.incarnation == Some(known.incarnation);
-        let joins = known.members.iter().find(own).is_some_and(|member| member.joining);
-        let name = &known.node;
-        match (joins, self.joins) {
-            (true, false) => println!("{name} joins: it learns, and votes when it has caught up"),
-            (false, true) if known.is_voter() => println!("{name} has caught up: it votes"),
-            _ => {}
+        if self.newcomer && known.is_voter() {
+            self.newcomer = false;
+            // Entry 1 founds the cluster: those whom it names have joined nobody.
+            if self.members_at > 1 {
+                println!("{} has caught up: it votes", known.node);
+            }
         }
-        self.joins = joins;
         if known.role == Role::Removed && !self.removed {
-            println!("{name} was removed from the cluster: it is silent from now on");
+            println!("{} was removed from the cluster: it is silent from now on", known.node);
         }
         self.removed = known.role == Role::Removed;
         known

@@ -17,6 +17,7 @@
 mod check;
 mod read;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -96,6 +97,8 @@ struct Inner {
     settings: Settings,
     maker: Option<Maker>,
     watchers: Vec<Watcher>,
+    /// Where nodes listen, if not where the file says.
+    listen: BTreeMap<String, SocketAddr>,
     hub: Arc<Hub>,
 }
 
@@ -243,6 +246,15 @@ impl Config {
         self
     }
 
+    /// Has the node `name` listen here, and not at its address in the file, which stays
+    /// the one by which the others reach it: for a node behind something that passes
+    /// datagrams on, such as a container's port mapping, or a relay in a test. Clones of
+    /// this config are not changed.
+    pub fn listen_at(mut self, name: impl Into<String>, address: SocketAddr) -> Config {
+        Arc::make_mut(&mut self.inner).listen.insert(name.into(), address);
+        self
+    }
+
     /// A channel of what happens from now on at the nodes that are made of this
     /// config, its clones, and the configs that came of them by `with` and the like.
     ///
@@ -262,6 +274,11 @@ impl Config {
     /// What the keys say.
     pub(crate) fn settings(&self) -> &Settings {
         &self.inner.settings
+    }
+
+    /// Where this node listens, if not at its address in the file.
+    pub(crate) fn listens_at(&self, name: &str) -> Option<SocketAddr> {
+        self.inner.listen.get(name).copied()
     }
 
     /// A new machine for this node; `None` if the program gave no maker.
@@ -308,7 +325,8 @@ impl Config {
         let mut settings = check::settings(&keys)?;
         settings.data_dir = placed(settings.data_dir, from)?;
         let hub = Arc::new(Hub::default());
-        let inner = Inner { keys, settings, maker: None, watchers: Vec::new(), hub };
+        let (watchers, listen) = (Vec::new(), BTreeMap::new());
+        let inner = Inner { keys, settings, maker: None, watchers, listen, hub };
         Ok(Config { inner: Arc::new(inner) })
     }
 }

@@ -74,7 +74,8 @@ pub(crate) fn prepare(config: &Config, name: &str, poll: &Registry) -> Result<Pr
     let own =
         own.ok_or_else(|| Error::Failed { reason: format!("{name} is not in the config") })?;
     let io = |doing: String| move |source: io::Error| Error::Io { doing, source };
-    let mut bound = udp::bind(own.address).map_err(io(format!("start {name}")))?;
+    let address = config.listens_at(name).unwrap_or(own.address);
+    let mut bound = udp::bind(address).map_err(io(format!("start {name}")))?;
     poll.register(&mut bound.socket, SOCKET, Interest::READABLE)
         .map_err(io(format!("watch the socket of {name}")))?;
     let disk = recovery::open(config, name)?;

@@ -39,17 +39,22 @@
 //!    log on disk: it survives all nodes' loss of power, and the loss of any minority's
 //!    disks. Without, it keeps it in memory: between [`stop`](RaftNode::stop) and
 //!    [`start`](RaftNode::start) of the same `RaftNode` it remembers, but a
-//!    `RaftNode` that is gone is a lost voter, and a minority of the voters may be
-//!    lost. Who takes the place of a lost one is admitted as a learner, and does not
-//!    vote.
-//! 4. Nothing that comes from the network or the disk makes a node panic or grow
+//!    `RaftNode` that is gone is a lost voter. Any minority of the voters may be lost,
+//!    again and again: a new node under the name of a lost one joins by itself, is
+//!    brought up to date, and votes. It counts as lost until
+//!    [`is_voter`](Committed::is_voter) says so. Where a majority is lost at once the
+//!    cluster stops, and says so; so does one of two voters whose leader is lost.
+//! 4. Members are added and removed by request, one change at a time, while clients
+//!    commit ([`Request::add_member`]); a removed one disturbs nobody. The file starts a
+//!    cluster and never changes one, nor founds a second over the first.
+//! 5. Nothing that comes from the network or the disk makes a node panic or grow
 //!    without bound. The log is cut behind snapshots, in memory and on disk.
-//! 5. A node that cannot do its work says why, once, in its log and its results: also
+//! 6. A node that cannot do its work says why, once, in its log and its results: also
 //!    when its disk fails, is full, or holds what it should not ([`inspect`] tells the
 //!    files of such a node to a person).
 //!
-//! Not yet built: changes of the voters, an agreed failure detector, sealed datagrams
-//! (so let only trusted hosts reach the nodes' ports).
+//! Not yet built: an agreed failure detector, sealed datagrams (so let only trusted hosts
+//! reach the nodes' ports).
 //!
 //! # How it works
 //!
@@ -87,6 +92,10 @@
 //! - Pre-vote, leader stickiness and check-quorum are always on (thesis §9.6, §4.2.3,
 //!   §6.2): a node that was cut off deposes nobody, and a leader that cannot reach a
 //!   majority steps down.
+//! - Members change one at a time (thesis §4.1), and none before the leader has committed in
+//!   its term (Ongaro's note of 2015). A voter that comes back without its memory is
+//!   replaced by the leader: one entry takes the old vote away, a second gives one to the
+//!   new life.
 //! - Heartbeats are messages of their own and carry no entries; a commit is told at
 //!   once.
 //! - Pieces of a snapshot may be lost, repeated and reordered, and a transfer goes on

@@ -7,10 +7,10 @@ mod common;
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::sync::{Mutex, Once, PoisonError};
 
 use common::folder::Folder;
 use common::machine::Tally;
+use common::narration::narration;
 use common::single::{single, started};
 use common::{Cluster, Plan, address, ask, refusal, until, until_some};
 use kontiki::{Config, Error, RaftNode, Request, RequestError, Role};
@@ -120,17 +120,19 @@ fn some_are_down_while_others_commit() {
     assert!(states.iter().all(|state| *state == states[0]), "{states:?}");
 }
 
-/// Nobody is a learner after a restart: a durable node keeps its vote, and with it the
-/// cluster its tolerance of one more loss.
+/// Nobody is replaced after a restart: a durable node is the life that it was, keeps its
+/// vote, and with it the cluster its tolerance of one more loss.
 #[test]
 fn a_node_that_comes_back_votes() {
     let mut cluster = Plan::voters(3).durable().start();
     cluster.commit_everywhere(0, json!("before"));
     for place in 0..3 {
+        let life = cluster.knows(place).incarnation;
         cluster.lose(place);
         cluster.renew(place);
         cluster.commit_everywhere(place, json!(place));
-        assert_eq!(cluster.standing(place, place), (1, 0));
+        assert_eq!(cluster.knows(place).incarnation, life);
+        assert!(cluster.knows(place).is_voter());
     }
     let leader = cluster.wait_leader();
     cluster.lose(leader);
@@ -304,34 +306,12 @@ fn damage_is_refused_with_its_place_and_mended_by_the_others() {
 
     fs::remove_dir_all(&folder).expect("it can be removed");
     cluster.renew(2);
-    until("it to learn from the others", || cluster.knows(2).role == Role::Learner);
+    cluster.wait_voter(2);
     assert_eq!(entries(cluster.node(2)), json!(101));
     assert_eq!(ask(cluster.node(2), json!({"n": "after"})).value, json!(1));
 }
 
 // ---------------------------------------------------------------- a disk that fails
-
-/// The lines that nodes logged, for tests that listen to their narration.
-fn narration() -> Vec<(log::Level, String)> {
-    struct Listener;
-    static LINES: Mutex<Vec<(log::Level, String)>> = Mutex::new(Vec::new());
-    impl log::Log for Listener {
-        fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-            metadata.level() <= log::Level::Warn
-        }
-        fn log(&self, record: &log::Record<'_>) {
-            let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
-            lines.push((record.level(), record.args().to_string()));
-        }
-        fn flush(&self) {}
-    }
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        log::set_logger(&Listener).expect("nobody else listens");
-        log::set_max_level(log::LevelFilter::Warn);
-    });
-    LINES.lock().unwrap_or_else(PoisonError::into_inner).clone()
-}
 
 /// The next segment of a node's log cannot be made: it takes no part any more, says why
 /// in its log, once, and at every call, while the others go on. Started again it has a
@@ -341,6 +321,7 @@ fn a_node_whose_disk_fails_stops_says_why_and_can_be_started_anew() {
     narration();
     let cluster = tally(Plan::voters(3).named("failing").durable()).start();
     cluster.commit_everywhere(0, json!("before"));
+    let life = cluster.knows(1).incarnation;
     // Its name is taken, so it cannot be made; a start removes it as a leftover.
     File::create(cluster.folder(1).join("log-2")).expect("it can be made");
     let long = "x".repeat(300_000);
@@ -372,5 +353,6 @@ fn a_node_whose_disk_fails_stops_says_why_and_can_be_started_anew() {
     n += 1;
     assert_eq!(ask(cluster.node(1), json!({"n": n})).value, json!(1));
     assert_eq!(counted(cluster.node(1)), counted(cluster.node(0)));
-    assert_eq!(cluster.standing(0, 1), (1, 0), "it kept its vote");
+    assert!(cluster.knows(1).is_voter(), "it kept its vote");
+    assert_eq!(cluster.knows(1).incarnation, life);
 }

@@ -524,10 +524,9 @@ fn a_follower_that_was_away_comes_back_through_a_snapshot() {
         let (_, before): (BTreeMap<String, u64>, u64) =
             serde_json::from_slice(received).expect("it is a tally's");
         assert_eq!(before + applied.len() as u64, n + 1);
-        // And it is a member like any other: a learner only if it lost its memory.
-        let forgot = !durable && dropped;
-        let role = if forgot { Role::Learner } else { Role::Follower };
-        until("its role", || cluster.knows(away).role == role);
+        // And it is a voter like any other, also if it lost its memory.
+        cluster.wait_voter(away);
+        until("its role", || cluster.knows(away).role == Role::Follower);
         ask(cluster.node(away), json!({ "n": n }));
         let newest = cluster.commit_everywhere(away, json!({ "n": n + 1 }));
         if durable {

@@ -339,11 +339,12 @@ impl Core {
         let Role::Leader(leader) = &self.role else { return false };
         let me = self.me.incarnation;
         let in_touch = |voter: Incarnation| {
-            voter == me
-                || leader
-                    .progress
-                    .get(&voter)
-                    .is_some_and(|progress| progress.acked_seq > 0 && progress.contact_at >= since)
+            let answered = leader
+                .progress
+                .get(&voter)
+                .is_some_and(|progress| progress.acked_seq > 0 && progress.contact_at >= since);
+            // Who came back as another life is gone, however lately it was heard.
+            voter == me || answered && self.lives.by_incarnation(voter).is_some()
         };
         super::quorum::is_majority(members, in_touch)
     }

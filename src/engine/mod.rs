@@ -498,7 +498,11 @@ fn out_of_time(core: &Core, done: &str, timeout: u64, now: Time) -> RequestError
     }
     let why = match (core.waiting(now), core.leader()) {
         (Some(Waiting::ForVoters(names)), _) => {
-            format!("the cluster is not founded yet, for want of {}", names.join(", "))
+            format!(
+                "the cluster is not founded yet, for want of {} (if there is one already, it has \
+                 to be asked to add this node)",
+                names.join(", ")
+            )
         }
         (Some(waiting), _) => waiting.to_string(),
         (None, None) => "no leader was known".to_string(),

@@ -6,7 +6,9 @@
 
 pub mod chance;
 pub mod folder;
+pub mod load;
 pub mod machine;
+pub mod narration;
 pub mod relay;
 pub mod single;
 
@@ -199,26 +201,20 @@ impl Plan {
         if let Some(folder) = &folder {
             self.keys["data_dir"] = json!(folder.path());
         }
-        // With a relay each node has a file of its own: its own address is real,
-        // those of the others are the relay's.
-        let config_of = |own: usize| {
-            let node = |other: usize| {
-                let address = match &relay {
-                    Some(relay) if other != own => relay.entrance(own, other),
-                    _ => addresses[other],
-                };
-                let role = if other < self.voters { "voter" } else { "learner" };
-                json!({"ip": address.ip().to_string(), "port": address.port(), "role": role})
-            };
-            let nodes: BTreeMap<&String, Value> =
-                (0..count).map(|other| (&names[other], node(other))).collect();
-            let config = Config::try_from(json!({ "nodes": nodes })).expect("the nodes are sound");
-            (self.dress)(config.with(self.keys.clone()).expect("the keys are sound"))
+        // With a relay the file has its addresses, and the nodes listen behind it.
+        let node = |place: usize| {
+            let address = relay.as_ref().map_or(addresses[place], |relay| relay.entrance(place));
+            let role = if place < self.voters { "voter" } else { "learner" };
+            json!({"ip": address.ip().to_string(), "port": address.port(), "role": role})
         };
-        let configs: Vec<Config> = match relay {
-            Some(_) => (0..count).map(config_of).collect(),
-            None => vec![config_of(0); count],
-        };
+        let nodes: BTreeMap<&String, Value> =
+            (0..count).map(|place| (&names[place], node(place))).collect();
+        let config = Config::try_from(json!({ "nodes": nodes })).expect("the nodes are sound");
+        let mut config = (self.dress)(config.with(self.keys.clone()).expect("the keys are sound"));
+        for (name, address) in names.iter().zip(&addresses).filter(|_| relay.is_some()) {
+            config = config.listen_at(name, *address);
+        }
+        let configs = vec![config; count];
         let nodes = Vec::new();
         let mut cluster = Cluster { relay, names, addresses, configs, nodes, folder };
         for place in 0..count {
@@ -269,6 +265,48 @@ impl Cluster {
     fn new_node(&self, place: usize) -> RaftNode {
         let made = self.try_new(place);
         made.unwrap_or_else(|error| panic!("{} could not be made: {error}", self.names[place]))
+    }
+
+    /// One more node, started: its file names it beside all that were there before, and
+    /// nobody's file names it. Where it is. Not for clusters with a relay.
+    pub fn newcomer(&mut self) -> usize {
+        assert!(self.relay.is_none(), "a relay knows its nodes from the start");
+        let (place, first) = (self.count(), &self.names[0]);
+        let name = format!("{}{place}", first.trim_end_matches(char::is_numeric));
+        self.names.push(name);
+        self.addresses.push(address());
+        let node =
+            |address: &SocketAddr| json!({"ip": address.ip().to_string(), "port": address.port()});
+        let nodes: BTreeMap<&String, Value> =
+            self.names.iter().zip(self.addresses.iter().map(node)).collect();
+        let config = self.configs[0].clone().with(json!({ "nodes": nodes }));
+        self.configs.push(config.expect("the nodes are sound"));
+        self.nodes.push(None);
+        self.renew(place);
+        place
+    }
+
+    /// By which address the others know this node.
+    pub fn known_at(&self, place: usize) -> SocketAddr {
+        self.relay.as_ref().map_or(self.addresses[place], |relay| relay.entrance(place))
+    }
+
+    /// The request that makes this node a voter.
+    pub fn adding(&self, place: usize) -> Request {
+        Request::add_member(&self.names[place], self.known_at(place))
+    }
+
+    /// One more voter, asked for at a node that is there.
+    #[track_caller]
+    pub fn grow(&mut self, through: usize) -> usize {
+        let place = self.newcomer();
+        ask(self.node(through), self.adding(place));
+        place
+    }
+
+    /// Whether the node was not dropped.
+    pub fn is_there(&self, place: usize) -> bool {
+        self.nodes[place].is_some()
     }
 
     /// How many nodes there are, dropped ones included.
@@ -344,6 +382,12 @@ impl Cluster {
         }
     }
 
+    /// Waits for a node to vote, as it has it committed: from then on another may be lost.
+    #[track_caller]
+    pub fn wait_voter(&self, place: usize) {
+        until(&format!("{} as a voter", self.names[place]), || self.knows(place).is_voter());
+    }
+
     /// Commits one value through a node, and waits for all started nodes to have it.
     #[track_caller]
     pub fn commit_everywhere(&self, through: usize, value: Value) -> u64 {
@@ -355,6 +399,12 @@ impl Cluster {
         };
         self.wait_entry((0..self.count()).filter(started), index);
         index
+    }
+
+    /// The names of the voters, as this node has them.
+    pub fn voters(&self, at: usize) -> Vec<String> {
+        let members = self.knows(at).members.into_iter();
+        members.filter(|member| member.voter).map(|member| member.name).collect()
     }
 
     /// How often the members that one node knows name another as a voter, and how

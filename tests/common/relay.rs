@@ -2,11 +2,11 @@
 //! ones overtake, cuts links one or both ways, and keeps a tape.
 //!
 //! ```text
-//!   node a ──► socket (a, b) ──► weather ──► the same socket ──► node b
+//!   node a ──► socket b ──► weather ──► the same socket ──► node b
 //! ```
 //!
-//! There is one socket for each ordered pair of nodes, so where a datagram comes
-//! in says from whom and to whom it is. One thread does it all.
+//! There is one socket for each node, and its address is the one by which the others
+//! know it; where a datagram comes from says whose it is. One thread does it all.
 
 use std::collections::BinaryHeap;
 use std::io::ErrorKind;
@@ -62,19 +62,21 @@ pub struct Relay {
 }
 
 struct Shared {
-    nodes: usize,
-    links: Vec<Link>,
+    /// Where the nodes really are.
+    nodes: Vec<SocketAddr>,
+    /// One for each node.
+    entrances: Vec<Entrance>,
+    /// Of each ordered pair of nodes, whether it is cut.
+    cuts: Vec<AtomicBool>,
     weather: Mutex<Weather>,
     tape: Mutex<Option<Vec<Taped>>>,
     passed: AtomicU64,
     over: AtomicBool,
 }
 
-struct Link {
+struct Entrance {
     socket: UdpSocket,
-    entrance: SocketAddr,
-    to: SocketAddr,
-    is_cut: AtomicBool,
+    address: SocketAddr,
 }
 
 const BELL: Token = Token(usize::MAX);
@@ -85,18 +87,22 @@ impl Relay {
     pub fn new(nodes: Vec<SocketAddr>, seed: u64) -> Relay {
         let poll = Poll::new().expect("a poll");
         let waker = Waker::new(poll.registry(), BELL).expect("a bell");
-        let mut links = Vec::new();
-        for (place, &to) in nodes.iter().cycle().take(nodes.len() * nodes.len()).enumerate() {
-            let entrance = super::address();
-            let mut socket = socket(entrance);
+        let mut entrances = Vec::new();
+        for (place, node) in nodes.iter().enumerate() {
+            // Of the same kind: datagrams are as long as the way between addresses lets them.
+            let outside = || super::outer_address().expect("the nodes have such addresses");
+            let address = if node.ip().is_loopback() { super::address() } else { outside() };
+            let mut socket = socket(address);
             poll.registry()
                 .register(&mut socket, Token(place), Interest::READABLE)
                 .expect("a socket can be watched");
-            links.push(Link { socket, entrance, to, is_cut: AtomicBool::new(false) });
+            entrances.push(Entrance { socket, address });
         }
+        let cuts = (0..nodes.len() * nodes.len()).map(|_| AtomicBool::new(false)).collect();
         let shared = Arc::new(Shared {
-            nodes: nodes.len(),
-            links,
+            nodes,
+            entrances,
+            cuts,
             weather: Mutex::default(),
             tape: Mutex::default(),
             passed: AtomicU64::new(0),
@@ -110,13 +116,9 @@ impl Relay {
         Relay { shared, seed, waker, thread: Some(thread.expect("a thread")) }
     }
 
-    fn link(&self, from: usize, to: usize) -> &Link {
-        &self.shared.links[from * self.shared.nodes + to]
-    }
-
-    /// Where `from` sends what is for `to`.
-    pub fn entrance(&self, from: usize, to: usize) -> SocketAddr {
-        self.link(from, to).entrance
+    /// By which address the others know this node.
+    pub fn entrance(&self, to: usize) -> SocketAddr {
+        self.shared.entrances[to].address
     }
 
     /// The weather from now on.
@@ -126,13 +128,13 @@ impl Relay {
 
     /// Nothing passes from the one to the other any more; the way back stays.
     pub fn cut_one_way(&self, from: usize, to: usize) {
-        self.link(from, to).is_cut.store(true, Ordering::SeqCst);
+        self.shared.cut(from, to).store(true, Ordering::SeqCst);
     }
 
     /// Nothing passes between these nodes and all others.
     pub fn cut_off(&self, group: &[usize]) {
-        for from in 0..self.shared.nodes {
-            for to in 0..self.shared.nodes {
+        for from in 0..self.shared.nodes.len() {
+            for to in 0..self.shared.nodes.len() {
                 if group.contains(&from) != group.contains(&to) {
                     self.cut_one_way(from, to);
                 }
@@ -142,7 +144,7 @@ impl Relay {
 
     /// No link is cut.
     pub fn heal(&self) {
-        self.shared.links.iter().for_each(|link| link.is_cut.store(false, Ordering::SeqCst));
+        self.shared.cuts.iter().for_each(|cut| cut.store(false, Ordering::SeqCst));
     }
 
     /// How many datagrams came here so far.
@@ -161,11 +163,16 @@ impl Relay {
         tape.take().unwrap_or_default()
     }
 
-    /// Sends a datagram as if it had just come by this link, past all weather.
-    pub fn inject(&self, from: usize, to: usize, bytes: &[u8]) {
-        let link = self.link(from, to);
+    /// Sends a datagram as if it had just come to this node, past all weather.
+    pub fn inject(&self, to: usize, bytes: &[u8]) {
         // A full buffer loses it, as a network would.
-        let _ = link.socket.send_to(bytes, link.to);
+        let _ = self.shared.entrances[to].socket.send_to(bytes, self.shared.nodes[to]);
+    }
+}
+
+impl Shared {
+    fn cut(&self, from: usize, to: usize) -> &AtomicBool {
+        &self.cuts[from * self.nodes.len() + to]
     }
 }
 
@@ -202,7 +209,7 @@ struct Runner {
 
 struct Late {
     due: Instant,
-    link: usize,
+    link: (usize, usize),
     bytes: Vec<u8>,
 }
 
@@ -235,43 +242,43 @@ impl Runner {
         let weather = *shared.weather.lock().unwrap_or_else(PoisonError::into_inner);
         // Errors tell of datagrams that nobody took; there may be more behind.
         loop {
-            let length = match shared.links[place].socket.recv_from(buffer) {
-                Ok((length, _)) => length,
+            let (length, source) = match shared.entrances[place].socket.recv_from(buffer) {
+                Ok(came) => came,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(_) => continue,
             };
+            let Some(from) = shared.nodes.iter().position(|node| *node == source) else { continue };
+            let link = (from, place);
             let bytes = &buffer[..length];
             shared.passed.fetch_add(1, Ordering::SeqCst);
             if let Some(tape) = &mut *shared.tape.lock().unwrap_or_else(PoisonError::into_inner) {
-                let (from, to) = (place / shared.nodes, place % shared.nodes);
-                tape.push(Taped { from, to, bytes: bytes.to_vec() });
+                tape.push(Taped { from, to: place, bytes: bytes.to_vec() });
             }
             if self.chance.happens(weather.lost) {
                 continue;
             }
             if self.chance.happens(weather.repeated) {
-                self.put_off(place, bytes, 20_000);
+                self.put_off(link, bytes, 20_000);
             }
             if self.chance.happens(weather.late) {
-                self.put_off(place, bytes, 20_000);
+                self.put_off(link, bytes, 20_000);
             } else if self.chance.happens(weather.overtaken) {
-                self.put_off(place, bytes, 2_000);
+                self.put_off(link, bytes, 2_000);
             } else {
-                self.forward(place, bytes);
+                self.forward(link, bytes);
             }
         }
     }
 
-    fn put_off(&mut self, link: usize, bytes: &[u8], most_us: u64) {
+    fn put_off(&mut self, link: (usize, usize), bytes: &[u8], most_us: u64) {
         let due = Instant::now() + Duration::from_micros(1 + self.chance.draw() % most_us);
         self.late.push(Late { due, link, bytes: bytes.to_vec() });
     }
 
-    fn forward(&self, link: usize, bytes: &[u8]) {
-        let link = &self.shared.links[link];
+    fn forward(&self, (from, to): (usize, usize), bytes: &[u8]) {
         // A cut holds what is on its way, too.
-        if !link.is_cut.load(Ordering::SeqCst) {
-            let _ = link.socket.send_to(bytes, link.to);
+        if !self.shared.cut(from, to).load(Ordering::SeqCst) {
+            let _ = self.shared.entrances[to].socket.send_to(bytes, self.shared.nodes[to]);
         }
     }
 }

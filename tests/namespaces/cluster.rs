@@ -238,6 +238,12 @@ impl Cluster {
         Ok(())
     }
 
+    /// Waits until a node that came back without its memory says that it votes.
+    pub fn votes_again(&self, what: &str, number: usize) {
+        let look = || self.node(number).votes_again().then_some(());
+        self.until_some(&format!("the vote of node{number}, {what}"), HEALING, look);
+    }
+
     /// Lets so much time pass since then: what is tested is that it does.
     pub fn wait(&self, since: u64, time: Duration) {
         thread::sleep(time.saturating_sub(us(self.history.now() - since)));

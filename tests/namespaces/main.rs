@@ -233,13 +233,18 @@ fn losses_sleepers_and_kills_are_got_over() {
     cluster.finish("losses, sleepers and kills");
 }
 
-/// Without a log on the disk who is killed comes back as a learner, beside the vote that is
-/// lost. Two of five votes can be lost, so this is as often as it can be done.
+/// Without a log on the disk who is killed comes back without its vote, and is given
+/// another: so every node may be killed, and every leader, as often as one likes, if each
+/// votes again before the next.
 #[test]
-fn kills_without_a_disk_are_got_over_twice() {
+fn kills_without_a_disk_are_got_over_again_and_again() {
     let Some(mut cluster) = Cluster::new(json!({})) else { return };
-    kill("SIGKILL of the leader", &mut cluster);
-    kill("SIGKILL of the next leader", &mut cluster);
+    for round in 1..=6 {
+        let what = format!("SIGKILL of the leader, {round}");
+        let (leader, _) = cluster.roles();
+        kill(&what, &mut cluster);
+        cluster.votes_again(&what, leader);
+    }
     cluster.finish("kills without a disk");
 }
 

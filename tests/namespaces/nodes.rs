@@ -57,6 +57,8 @@ pub struct Stand {
     pub term: u64,
     /// Who leads in it, if it knows one now.
     pub leader: Option<String>,
+    /// Whether it joined and votes.
+    votes_again: bool,
 }
 
 impl Node {
@@ -98,6 +100,11 @@ impl Node {
     /// What it last said of who leads.
     pub fn stand(&self) -> Stand {
         lock(&self.heard.stand).clone()
+    }
+
+    /// Whether it has said, in this life, that it was given a vote.
+    pub fn votes_again(&self) -> bool {
+        lock(&self.heard.stand).votes_again
     }
 
     /// Its writer's next value is so long.
@@ -229,6 +236,10 @@ impl Stand {
             [name, "follows", leader, "in", "term", term] if name == own => (term, leader),
             [name, "knows", "no", "leader"] if name == own => {
                 self.leader = None;
+                return;
+            }
+            [name, "has", "caught", "up:", "it", "votes"] if name == own => {
+                self.votes_again = true;
                 return;
             }
             _ => return,
