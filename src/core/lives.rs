@@ -81,6 +81,8 @@ const CLAIM_ASKS: u32 = 12;
 const FRESH_FOR: u64 = 1_000_000;
 /// A majority founds when the others gave no sign for so long.
 const ALONE_FOR: u64 = 2_000_000;
+/// So long after a start a learner of the file may still say that it remembers.
+const LEARNERS_FOR: u64 = 300_000;
 /// When to ask whom nobody has asked yet.
 const AT_ONCE: Time = Time(0);
 /// So many superseded incarnations of a name are remembered.

@@ -4,7 +4,7 @@ use ::core::net::SocketAddr;
 
 use super::super::membership::{Member, Standing};
 use super::super::types::{Incarnation, Time};
-use super::{ALONE_FOR, FRESH_FOR, Lives, Peer};
+use super::{ALONE_FOR, FRESH_FOR, LEARNERS_FOR, Lives, Peer};
 
 /// What this node knows of itself.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +47,12 @@ impl Lives {
                 && peer.fresh
                 && peer.echoed_at.is_some_and(|at| now.since(at) <= FRESH_FOR)
         };
+        // A learner may remember what all the voters have forgotten: it is asked, but not
+        // waited for.
+        let learners = self.names(|peer| !peer.node.voter && peer.believed.is_none());
+        if !learners.is_empty() && now.since(self.started_at) < LEARNERS_FOR {
+            return Founding::Missing(learners);
+        }
         let missing = self.names(|peer| peer.node.voter && !here(peer));
         let voters = || self.peers.iter().filter(|peer| peer.node.voter);
         let file_voters = voters().count() + usize::from(own.voter);
