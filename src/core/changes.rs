@@ -328,15 +328,16 @@ impl Core {
         Next::Write(next)
     }
 
-    /// Whether a majority of these voters was in touch of late.
+    /// Whether a majority of these voters was in touch of late. Who came back as another
+    /// life is gone, however lately it was heard.
     fn reaches_majority(&self, members: &Membership, now: Time) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
         let me = self.me.incarnation;
         let in_touch = |voter: Incarnation| {
-            voter == me
-                || leader.progress.get(&voter).is_some_and(|progress| {
-                    now.since(progress.contact_at) <= self.setup.election_timeout.1
-                })
+            let patience = self.setup.election_timeout.1;
+            let progress = leader.progress.get(&voter);
+            let lately = progress.is_some_and(|of| now.since(of.contact_at) <= patience);
+            voter == me || lately && self.lives.by_incarnation(voter).is_some()
         };
         super::quorum::is_majority(members, in_touch)
     }
