@@ -134,8 +134,12 @@ impl Core {
             if under_way.from == from && under_way.change.id == change.id {
                 return;
             }
-            let reply = refusal(change.id, WhyNot::AnotherChange);
-            return self.answer_change(from, reply);
+            // What was asked before may be done already: nobody is told that it is not. It
+            // is asked again.
+            if !change.retry {
+                self.answer_change(from, refusal(change.id, WhyNot::AnotherChange));
+            }
+            return;
         }
         self.tell(Detail::Turns, || Note::Step(format!("is asked to {}", in_words(&change.wish))));
         let Role::Leader(leader) = &mut self.role else { return };

@@ -6,7 +6,7 @@ use super::super::message::{
     HeartbeatReply, Message, PreVote, PreVoteReply, RequestVote, RequestVoteReply, TimeoutNow,
     WhyNot, Wish,
 };
-use super::super::state::Refused;
+use super::super::state::{Refused, Role};
 use super::super::types::{Index, Term};
 use super::world::{Flight, MS, Plan, World};
 
@@ -388,4 +388,33 @@ fn what_is_asked_again_is_done_once() {
     assert!(world.wish_again(2));
     done(&mut world, 2);
     assert_eq!(world.core(2).log().last_index(), last, "nothing was written for it");
+}
+
+/// What was asked before may be done by now: who asks again while another wish is under
+/// way is not told that nothing was changed.
+#[test]
+fn a_repeated_wish_is_not_refused_for_another() {
+    let mut world = three_and(0);
+    let answers = |flight: &Flight| matches!(flight.envelope.message, Message::ChangeReply(_));
+    remove(&mut world, 1, 2);
+    world.run_until(1_000 * MS, "the answer", |world| world.flights.values().any(answers));
+    world.take(answers);
+    world.crash(0);
+    world.start(0);
+    world.run_until(3_000 * MS, "a leader", World::is_settled);
+    let leader = world.leader().unwrap();
+    // Somebody asks for another that takes its time, and b asks again.
+    let mut wish = world.adding(2, true);
+    if let Wish::Add { address, .. } = &mut wish {
+        address.set_port(9);
+    }
+    assert!(world.wish(0, wish));
+    world.run_for(10 * MS);
+    assert!(matches!(&world.core(leader).role, Role::Leader(l) if l.changing.is_some()));
+    assert!(world.wish_again(1));
+    world.run_for(10 * MS);
+    assert_eq!(world.answer(1), None);
+    assert!(matches!(answered(&mut world, 0), ChangeOutcome::Refused(WhyNot::Unreachable)));
+    assert!(world.wish_again(1));
+    done(&mut world, 1);
 }
