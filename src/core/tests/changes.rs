@@ -418,3 +418,18 @@ fn a_repeated_wish_is_not_refused_for_another() {
     assert!(world.wish_again(1));
     done(&mut world, 1);
 }
+
+/// A learner asks nobody for votes: one that was cut off when it was removed asks who is
+/// there, and is told.
+#[test]
+fn a_learner_that_was_cut_off_hears_that_it_was_removed() {
+    let mut world = World::founded(Plan::voters(2).learners(1));
+    world.run_for(2_000 * MS);
+    world.isolate(&[2]);
+    let leader = world.leader().unwrap();
+    remove(&mut world, leader, 2);
+    done(&mut world, leader);
+    world.run_for(20_000 * MS);
+    world.cut.clear();
+    world.run_until(5_000 * MS, "c to know", |world| was_told(world, 2));
+}
