@@ -224,7 +224,9 @@ impl Core {
             (Wish::Add { name, address, voter }, Stage::Meeting) => {
                 self.add_if_met(name, *address, *voter, changing.since, now)
             }
-            (Wish::Remove { name }, Stage::Settling) => self.begin_removing(name, retry, now),
+            (Wish::Remove { name }, Stage::Settling) => {
+                self.begin_removing(name, retry, changing.since, now)
+            }
             (_, Stage::Written(index)) if *index > self.commit_index => Next::Wait,
             (Wish::Add { voter: true, .. }, Stage::Written(_)) => Next::Join,
             (Wish::Remove { .. } | Wish::Add { .. }, Stage::Written(_)) => Next::End(Ok(())),
@@ -315,7 +317,7 @@ impl Core {
         }
     }
 
-    fn begin_removing(&self, name: &str, retry: bool, now: Time) -> Next {
+    fn begin_removing(&self, name: &str, retry: bool, since: Time, now: Time) -> Next {
         let Some(members) = self.configurations.current() else { return Next::Wait };
         let Some(member) = members.named(name) else {
             return Next::End(if retry { Ok(()) } else { Err(WhyNot::UnknownName) });
@@ -325,22 +327,27 @@ impl Core {
             return Next::End(Err(WhyNot::NoVoterLeft));
         }
         // The entry is in force as soon as it is appended: who could not commit it could
-        // commit nothing any more, nor elect anybody who can.
+        // commit nothing any more, nor elect anybody who can. Those that are missed may be
+        // heard in a moment, or come back as other lives and be replaced.
         if member.is_voter() && !self.reaches_majority(&next, now) {
-            return Next::End(Err(WhyNot::NoMajorityLeft));
+            return match now.since(since) >= self.setup.election_timeout.0 {
+                true => Next::End(Err(WhyNot::NoMajorityLeft)),
+                false => Next::Wait,
+            };
         }
         Next::Write(next)
     }
 
-    /// Whether a majority of these voters was in touch of late. Who came back as another
-    /// life is gone, however lately it was heard.
+    /// Whether a majority of these voters has answered this leader, and that of late. Who
+    /// came back as another life is gone, however lately it was heard.
     fn reaches_majority(&self, members: &Membership, now: Time) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
         let me = self.me.incarnation;
         let in_touch = |voter: Incarnation| {
             let patience = self.setup.election_timeout.1;
             let progress = leader.progress.get(&voter);
-            let lately = progress.is_some_and(|of| now.since(of.contact_at) <= patience);
+            let lately =
+                progress.is_some_and(|of| of.acked_seq > 0 && now.since(of.contact_at) <= patience);
             voter == me || lately && self.lives.by_incarnation(voter).is_some()
         };
         super::quorum::is_majority(members, in_touch)

@@ -212,10 +212,26 @@ fn who_came_back_empty_is_no_majority_to_rely_on() {
     for flight in held.into_iter().filter(|flight| flight.from == 1) {
         world.arrive(flight);
     }
-    assert_eq!(answered(&mut world, 0), ChangeOutcome::Refused(WhyNot::NoMajorityLeft));
+    // It waits until the new life votes.
+    done(&mut world, 0);
     world.run_until(2_000 * MS, "healing", World::is_settled);
-    world.run_for(100 * MS);
-    assert!(world.core(0).members().unwrap().is_voter(world.nodes[2].incarnation));
+    let members = world.core(0).members().unwrap();
+    assert!(members.is_voter(world.nodes[2].incarnation) && members.named("b").is_none());
+}
+
+/// A new leader relies on nobody that it has not heard: to remove b when a, which led, is
+/// down would leave c alone with a.
+#[test]
+fn a_new_leader_relies_on_nobody_that_it_has_not_heard() {
+    let mut world = three_and(0);
+    world.crash(0);
+    world.run_until(2_000 * MS, "a leader", |world| !world.leaders().is_empty());
+    let leader = world.leader().unwrap();
+    remove(&mut world, leader, 3 - leader);
+    assert_eq!(answered(&mut world, leader), ChangeOutcome::Refused(WhyNot::NoMajorityLeft));
+    assert!(world.propose(leader, "x"));
+    world.run_for(50 * MS);
+    assert_eq!(world.history.times_committed(b"x"), 1);
 }
 
 /// A request to stand that comes after the target was given up, in the term in which it
