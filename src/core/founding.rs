@@ -115,19 +115,27 @@ impl Core {
     /// Any holder of the founding record passes it on to a fresh node that the
     /// record names. Where a snapshot stands for the record, the members of now tell a
     /// fresh node that they name that there is a cluster: it may have to vote before
-    /// anybody leads who could send it the snapshot.
+    /// anybody leads who could send it the snapshot. And they tell one that came back
+    /// under a member's name who may lead by now: its file need not say.
     fn pass_on_record(&mut self, place: usize) {
         let peer = &self.lives.peers()[place];
         let Some(life) = peer.believed.filter(|_| peer.fresh) else { return };
         let (first, members) = match self.log.entry(Index(1)) {
-            Some(Entry { term: Term(0), payload: Payload::Members(record) }) => (true, &**record),
-            Some(_) => return,
-            None => match self.members().filter(|_| self.log.base_index() > Index(0)) {
+            Some(Entry { term: Term(0), payload: Payload::Members(record) })
+                if record.names(life.incarnation) =>
+            {
+                (true, &**record)
+            }
+            _ => match self.members() {
                 Some(members) => (false, members),
                 None => return,
             },
         };
-        if members.names(life.incarnation) {
+        let named = first || self.log.base_index() > Index(0) && members.names(life.incarnation);
+        let came_back = members.named(&peer.node.name).is_some_and(|member| {
+            !self.leads() && !members.names(life.incarnation) && member.incarnation.is_some()
+        });
+        if named || came_back {
             let members = members.clone();
             self.send(life.incarnation, Message::Found(Found { first, members }));
         }
@@ -153,7 +161,12 @@ impl Core {
             return Err(Refused::ForeignCluster);
         }
         if !found.members.names(self.me.incarnation) {
-            return Err(Refused::NotForThisLife);
+            let came_back = found.members.named(&self.setup.own.name).is_some();
+            if found.first || !came_back || self.hard.cluster.is_some() {
+                return Err(Refused::NotForThisLife);
+            }
+            self.lives.introduce(&found.members);
+            return Ok(());
         }
         if self.log.is_empty() {
             self.adopt(cluster, found.first.then_some(found.members));

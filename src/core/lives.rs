@@ -378,6 +378,16 @@ impl Lives {
         self.find_believed();
     }
 
+    /// A fresh node hears who the members are of whom it was one: whoever leads them has
+    /// to be answered.
+    pub fn introduce(&mut self, members: &Membership) {
+        let own_name = self.own_name.clone();
+        for member in members.members.iter().filter(|member| member.name != own_name) {
+            self.peer_at(&member.name, member.address);
+        }
+        self.find_believed();
+    }
+
     /// Somebody asks that this node become a member: it is asked who it is.
     pub fn meet(&mut self, name: &str, address: SocketAddr) {
         let peer = self.peer_at(name, address);

@@ -449,3 +449,23 @@ fn a_learner_that_was_cut_off_hears_that_it_was_removed() {
     world.cut.clear();
     world.run_until(5_000 * MS, "c to know", |world| was_told(world, 2));
 }
+
+/// A member loses its memory while one leads that its file does not name: the others tell
+/// it who the members are, or it would not know the leader's name, and never be back.
+#[test]
+fn who_forgot_is_taken_back_by_a_leader_that_its_file_does_not_name() {
+    let mut world = three_and(1);
+    world.start(3);
+    let wish = world.adding(3, true);
+    assert!(world.wish(0, wish));
+    done(&mut world, 0);
+    assert!(world.wish(0, Wish::Transfer { to: "d".to_string() }));
+    world.run_until(1_000 * MS, "d to lead", |world| world.leaders() == [3] && world.is_settled());
+    world.crash(1);
+    world.forget(1);
+    world.start(1);
+    world.run_until(2_000 * MS, "b to be back", World::is_settled);
+    world.run_for(100 * MS);
+    assert_eq!(world.leaders(), [3]);
+    assert!(world.core(3).members().unwrap().is_voter(world.nodes[1].incarnation));
+}
