@@ -134,8 +134,12 @@ impl Core {
             if under_way.from == from && under_way.change.id == change.id {
                 return;
             }
-            let reply = refusal(change.id, WhyNot::AnotherChange);
-            return self.answer_change(from, reply);
+            // What was asked before may be done already: nobody is told that it is not. It
+            // is asked again.
+            if !change.retry {
+                self.answer_change(from, refusal(change.id, WhyNot::AnotherChange));
+            }
+            return;
         }
         self.tell(Detail::Turns, || Note::Step(format!("is asked to {}", in_words(&change.wish))));
         let Role::Leader(leader) = &mut self.role else { return };
@@ -323,7 +327,8 @@ impl Core {
             return Next::End(Err(WhyNot::NoVoterLeft));
         }
         // The entry is in force as soon as it is appended: who could not commit it could
-        // commit nothing any more, nor elect anybody who can.
+        // commit nothing any more, nor elect anybody who can. Those that are missed may be
+        // heard in a moment, or come back as other lives and be replaced.
         if member.is_voter() && !self.reaches_majority(&next, since) {
             return match now.since(since) > self.setup.election_timeout.1 {
                 true => Next::End(Err(WhyNot::NoMajorityLeft)),

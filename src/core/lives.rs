@@ -122,7 +122,8 @@ pub struct Peer {
     pub heard_at: Option<Time>,
     /// A life that uses the name and has not echoed yet.
     claimed: Option<Life>,
-    /// It speaks to an earlier run of this node: a `Hello` tells it of this one.
+    /// It speaks to an earlier run of this node, or to none: a `Hello` tells it of this
+    /// one.
     misled: bool,
     /// It belongs to this node's cluster, and the members do not name it.
     unnamed: bool,
@@ -236,6 +237,14 @@ impl Lives {
                 peer.misled = true;
                 peer.ask_soon(now);
             }
+        }
+    }
+
+    /// Everybody is asked who it is, and so hears of this node.
+    pub fn ask_all(&mut self, now: Time) {
+        for peer in &mut self.peers {
+            peer.misled = true;
+            peer.ask_soon(now);
         }
     }
 

@@ -192,6 +192,10 @@ impl Core {
         for member in members.members.iter().filter(joining) {
             let Some(incarnation) = member.incarnation else { continue };
             let Some(progress) = leader.progress.get(&incarnation) else { continue };
+            // Who came back as yet another life is gone.
+            if self.lives.by_incarnation(incarnation).is_none() {
+                continue;
+            }
             let begin = Newcomer { target: last, began: now };
             let round = leader.newcomers.entry(incarnation).or_insert(begin);
             if progress.match_index() < round.target {

@@ -1,8 +1,13 @@
 //! Members that come and go by request: what scripts show only clumsily.
 
 use super::super::effect::{Note, RoleName};
-use super::super::message::{ChangeOutcome, Message, WhyNot, Wish};
-use super::super::types::Index;
+use super::super::message::{
+    AppendEntries, AppendEntriesReply, AppendOutcome, ChangeOutcome, Commit, Heartbeat,
+    HeartbeatReply, Message, PreVote, PreVoteReply, RequestVote, RequestVoteReply, TimeoutNow,
+    WhyNot, Wish,
+};
+use super::super::state::{Refused, Role};
+use super::super::types::{Index, Term};
 use super::world::{Flight, MS, Plan, World};
 
 /// A cluster of three, whose leader is `a`, and as many spares.
@@ -173,4 +178,294 @@ fn an_old_folder_is_told_though_the_first_words_are_lost() {
     world.run_for(2_000 * MS);
     assert!(!world.sent.iter().flatten().any(asks_for_votes));
     assert_eq!((world.role(2), world.leaders()), (Some(RoleName::Removed), vec![0]));
+}
+
+fn acknowledges(flight: &Flight) -> bool {
+    let message = &flight.envelope.message;
+    matches!(message, Message::AppendEntriesReply(_) | Message::HeartbeatReply(_))
+}
+
+/// A voter whose name another life uses is gone, however lately it was heard: to remove
+/// b while c has lost its memory would leave a with nobody to agree with, for ever.
+#[test]
+fn who_came_back_empty_is_no_majority_to_rely_on() {
+    let mut world = World::founded(Plan::voters(3).learners(1));
+    assert_eq!(world.leaders(), [0]);
+    // A change is under way: the learner came back empty, and nobody has acknowledged it.
+    let mut held = Vec::new();
+    let mut hold = |world: &mut World| {
+        for _ in 0..20 {
+            world.run_for(MS);
+            held.extend(world.take(|flight| flight.to == 0 && acknowledges(flight)));
+        }
+    };
+    world.crash(3);
+    world.forget(3);
+    world.start(3);
+    hold(&mut world);
+    assert!(world.core(0).configurations.current_index() > world.core(0).commit_index());
+    remove(&mut world, 0, 1);
+    world.crash(2);
+    world.forget(2);
+    world.start(2);
+    hold(&mut world);
+    for flight in held.into_iter().filter(|flight| flight.from == 1) {
+        world.arrive(flight);
+    }
+    // It waits until the new life votes.
+    done(&mut world, 0);
+    world.run_until(2_000 * MS, "healing", World::is_settled);
+    let members = world.core(0).members().unwrap();
+    assert!(members.is_voter(world.nodes[2].incarnation) && members.named("b").is_none());
+}
+
+/// A new leader relies on nobody that it has not heard: to remove b when a, which led, is
+/// down would leave c alone with a.
+#[test]
+fn a_new_leader_relies_on_nobody_that_it_has_not_heard() {
+    let mut world = three_and(0);
+    world.crash(0);
+    world.run_until(2_000 * MS, "a leader", |world| !world.leaders().is_empty());
+    let leader = world.leader().unwrap();
+    remove(&mut world, leader, 3 - leader);
+    assert_eq!(answered(&mut world, leader), ChangeOutcome::Refused(WhyNot::NoMajorityLeft));
+    assert!(world.propose(leader, "x"));
+    world.run_for(50 * MS);
+    assert_eq!(world.history.times_committed(b"x"), 1);
+}
+
+/// A request to stand that comes after the target was given up, in the term in which it
+/// was sent: the target follows that leader, and takes over; nothing is lost by it.
+#[test]
+fn a_late_request_to_stand_loses_nothing() {
+    let mut world = three_and(0);
+    let asked = |flight: &Flight| matches!(flight.envelope.message, Message::TimeoutNow(_));
+    assert!(world.wish(0, Wish::Transfer { to: "b".to_string() }));
+    let mut late = Vec::new();
+    while world.answer(0).is_none() {
+        late.extend(world.take(asked));
+        assert!(!world.propose(0, "too soon"), "nothing is taken meanwhile");
+        world.run_until(50 * MS, "a request, or the end", |world| {
+            world.flights.values().any(asked) || world.answer(0).is_some()
+        });
+    }
+    assert_eq!(answered(&mut world, 0), ChangeOutcome::Refused(WhyNot::NotTakenOver));
+    assert!(world.propose(0, "precious"));
+    world.run_for(10 * MS);
+    assert_eq!(world.leaders(), [0]);
+    for flight in late {
+        world.arrive(flight);
+    }
+    world.run_until(100 * MS, "b to lead", |world| world.leaders() == [1] && world.is_settled());
+    assert_eq!(world.core(1).term().0, 2, "it stood once");
+    assert_eq!(world.history.times_committed(b"precious"), 1);
+}
+
+/// Thesis §4.2.3: who hears a leader keeps faith with it, whatever term a candidate
+/// claims; unless that leader asked the candidate to stand.
+#[test]
+fn only_a_candidate_that_was_asked_to_stand_is_heard_beside_a_leader() {
+    let mut world = three_and(0);
+    let ask = |world: &World, handed_over| {
+        let log = world.core(2).log();
+        let (last_log_index, last_log_term) = (log.last_index(), log.last_term());
+        let term = Term(7);
+        Message::RequestVote(RequestVote { term, last_log_index, last_log_term, handed_over })
+    };
+    for place in [0, 1] {
+        let message = ask(&world, false);
+        world.forge(2, place, message).unwrap();
+        assert_eq!(world.core(place).term(), Term(1));
+    }
+    assert_eq!(world.leaders(), [0]);
+    for place in [0, 1] {
+        let message = ask(&world, true);
+        world.forge(2, place, message).unwrap();
+        assert_eq!(world.core(place).hard().voted_for, Some(world.nodes[2].incarnation));
+    }
+}
+
+/// Pitfall 43: whatever a removed member says to the leader is dropped, in every message
+/// and in newer terms: it keeps leading.
+#[test]
+fn a_leader_hears_nothing_from_a_removed_member() {
+    let mut world = three_and(0);
+    // c was led by nobody since, and says what it likes.
+    world.cut.extend([(0, 2), (1, 2)]);
+    remove(&mut world, 0, 2);
+    done(&mut world, 0);
+    let term = Term(9);
+    let (round, seq, index) = (1, 1, world.core(0).log().last_index());
+    let matched = AppendOutcome::Matched { index };
+    let (last_log_index, last_log_term) = (Index(99), Term(8));
+    let ask = RequestVote { term, last_log_index, last_log_term, handed_over: true };
+    let append = AppendEntries {
+        term,
+        seq,
+        prev_log_index: Index(1),
+        prev_log_term: Term(0),
+        leader_commit: Index(0),
+        entries: Vec::new(),
+    };
+    let heartbeat = Heartbeat { term, seq, leader_commit: Index(0), quorum_age_us: 0 };
+    let messages = [
+        Message::PreVote(PreVote { round, term, last_log_index, last_log_term }),
+        Message::PreVoteReply(PreVoteReply { round, term, granted: false }),
+        Message::RequestVote(ask),
+        Message::RequestVoteReply(RequestVoteReply { term, granted: false }),
+        Message::AppendEntries(append),
+        Message::AppendEntriesReply(AppendEntriesReply { term, seq, outcome: matched }),
+        Message::Heartbeat(heartbeat),
+        Message::HeartbeatReply(HeartbeatReply { term, seq, matched: index, verified: index }),
+        Message::Commit(Commit { term, leader_commit: index }),
+        Message::TimeoutNow(TimeoutNow { term }),
+    ];
+    for message in messages {
+        let what = format!("{message:?}");
+        assert_eq!(world.forge(2, 0, message), Err(Refused::NoMember), "{what}");
+        assert_eq!((world.leaders(), world.core(0).term()), (vec![0], Term(1)), "{what}");
+    }
+}
+
+/// Pitfall 44: votes of one that was removed, and of a learner, make no majority, though
+/// they are given.
+#[test]
+fn votes_of_removed_members_and_of_learners_do_not_count() {
+    let mut world = World::founded(Plan::voters(3).learners(1));
+    assert_eq!(world.leaders(), [0]);
+    // The removal of c is in the logs of a and b, and committed nowhere.
+    world.cut.extend([(1, 0), (2, 0)]);
+    remove(&mut world, 0, 2);
+    world.run_for(2 * MS);
+    world.crash(0);
+    world.cut.clear();
+    world.step(1, |core, now| core.become_candidate(true, now));
+    let term = world.core(1).term();
+    for place in [2, 3] {
+        let vote = Message::RequestVoteReply(RequestVoteReply { term, granted: true });
+        world.forge(place, 1, vote).unwrap();
+    }
+    assert_eq!(world.role(1), Some(RoleName::Candidate));
+    assert_eq!(world.leaders(), [] as [usize; 0]);
+}
+
+/// A member moves: it is removed, and added again where it lives now, with its memory.
+/// The file of the others still has the old address.
+#[test]
+fn a_member_moves() {
+    let mut world = three_and(1);
+    world.crash(2);
+    remove(&mut world, 0, 2);
+    done(&mut world, 0);
+    // Its folder is taken to where d would live.
+    world.nodes[3].incarnation = world.nodes[2].incarnation;
+    world.nodes[3].name = "c".to_string();
+    world.nodes[2].name = "nobody".to_string();
+    world.start(3);
+    let wish = world.adding(3, true);
+    assert!(world.wish(1, wish));
+    done(&mut world, 1);
+    world.run_until(1_000 * MS, "c to follow", World::is_settled);
+    let member = world.core(0).members().unwrap().named("c").unwrap().clone();
+    assert_eq!(member.incarnation, Some(world.nodes[3].incarnation));
+    assert_eq!(member.address.port(), 4);
+    // All restart with their files.
+    [0, 1, 3].iter().for_each(|&place| world.crash(place));
+    [0, 1, 3].iter().for_each(|&place| world.start(place));
+    world.run_until(3_000 * MS, "a leader, followed by all", World::is_settled);
+    world.crash(0);
+    world.run_until(3_000 * MS, "another leader", |world| world.leaders().iter().any(|&l| l != 0));
+}
+
+/// Two wishes from two nodes, and the answers lost: whoever asks again hears what became
+/// of its own, and nothing is done twice.
+#[test]
+fn what_is_asked_again_is_done_once() {
+    let mut world = three_and(2);
+    world.start(3);
+    world.start(4);
+    let wish = world.adding(3, true);
+    assert!(world.wish(1, wish));
+    let answers = |flight: &Flight| matches!(flight.envelope.message, Message::ChangeReply(_));
+    world.run_until(2_000 * MS, "the answer", |world| world.flights.values().any(answers));
+    world.take(answers);
+    world.run_until(1_000 * MS, "d to follow", World::is_settled);
+    let last = world.core(0).log().last_index();
+    assert!(world.wish_again(1));
+    done(&mut world, 1);
+    assert_eq!(world.core(0).log().last_index(), last, "nothing was written for it");
+    // The same to another leader, which has not answered it.
+    assert!(world.wish(2, Wish::Remove { name: "d".to_string() }));
+    world.run_until(2_000 * MS, "the answer", |world| world.flights.values().any(answers));
+    world.take(answers);
+    world.crash(0);
+    world.run_until(3_000 * MS, "another leader", World::is_settled);
+    let last = world.core(world.leader().unwrap()).log().last_index();
+    assert!(world.wish_again(2));
+    done(&mut world, 2);
+    assert_eq!(world.core(2).log().last_index(), last, "nothing was written for it");
+}
+
+/// What was asked before may be done by now: who asks again while another wish is under
+/// way is not told that nothing was changed.
+#[test]
+fn a_repeated_wish_is_not_refused_for_another() {
+    let mut world = three_and(0);
+    let answers = |flight: &Flight| matches!(flight.envelope.message, Message::ChangeReply(_));
+    remove(&mut world, 1, 2);
+    world.run_until(1_000 * MS, "the answer", |world| world.flights.values().any(answers));
+    world.take(answers);
+    world.crash(0);
+    world.start(0);
+    world.run_until(3_000 * MS, "a leader", World::is_settled);
+    let leader = world.leader().unwrap();
+    // Somebody asks for another that takes its time, and b asks again.
+    let mut wish = world.adding(2, true);
+    if let Wish::Add { address, .. } = &mut wish {
+        address.set_port(9);
+    }
+    assert!(world.wish(0, wish));
+    world.run_for(10 * MS);
+    assert!(matches!(&world.core(leader).role, Role::Leader(l) if l.changing.is_some()));
+    assert!(world.wish_again(1));
+    world.run_for(10 * MS);
+    assert_eq!(world.answer(1), None);
+    assert!(matches!(answered(&mut world, 0), ChangeOutcome::Refused(WhyNot::Unreachable)));
+    assert!(world.wish_again(1));
+    done(&mut world, 1);
+}
+
+/// A learner asks nobody for votes: one that was cut off when it was removed asks who is
+/// there, and is told.
+#[test]
+fn a_learner_that_was_cut_off_hears_that_it_was_removed() {
+    let mut world = World::founded(Plan::voters(2).learners(1));
+    world.run_for(2_000 * MS);
+    world.isolate(&[2]);
+    let leader = world.leader().unwrap();
+    remove(&mut world, leader, 2);
+    done(&mut world, leader);
+    world.run_for(20_000 * MS);
+    world.cut.clear();
+    world.run_until(5_000 * MS, "c to know", |world| was_told(world, 2));
+}
+
+/// A member loses its memory while one leads that its file does not name: the others tell
+/// it who the members are, or it would not know the leader's name, and never be back.
+#[test]
+fn who_forgot_is_taken_back_by_a_leader_that_its_file_does_not_name() {
+    let mut world = three_and(1);
+    world.start(3);
+    let wish = world.adding(3, true);
+    assert!(world.wish(0, wish));
+    done(&mut world, 0);
+    assert!(world.wish(0, Wish::Transfer { to: "d".to_string() }));
+    world.run_until(1_000 * MS, "d to lead", |world| world.leaders() == [3] && world.is_settled());
+    world.crash(1);
+    world.forget(1);
+    world.start(1);
+    world.run_until(2_000 * MS, "b to be back", World::is_settled);
+    world.run_for(100 * MS);
+    assert_eq!(world.leaders(), [3]);
+    assert!(world.core(3).members().unwrap().is_voter(world.nodes[1].incarnation));
 }

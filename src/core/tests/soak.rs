@@ -3,19 +3,22 @@
 
 use std::collections::BTreeSet;
 
+use super::super::membership::{Membership, Standing};
+use super::super::message::{ChangeOutcome, Message, Wish};
 use super::super::rng::Rng;
 use super::super::snapshot::Snapshot;
-use super::super::types::Life;
-use super::world::{Faults, MS, Plan, World};
+use super::super::state::Role;
+use super::super::types::{Incarnation, Index, Life, Payload};
+use super::world::{Faults, Flight, MS, Plan, World};
 
 /// The world of a seed, and how it is treated.
 struct Soak {
     world: World,
     chance: Rng,
-    /// Voters that may still lose their memory.
-    may_forget: usize,
-    /// Voters that have lost it; they are learners now.
-    forgot: Vec<usize>,
+    /// Whether voters lose their memory, and members come and go.
+    changes: bool,
+    /// How often a voter has lost its memory.
+    losses: u64,
     /// Whether nodes compact their logs.
     compacts: bool,
     /// Snapshots that are being written.
@@ -32,16 +35,15 @@ impl Soak {
         let append_bytes = [20, 60, 400, 5_000][chance.between(0, 3) as usize];
         let compacts = chance.between(0, 2) > 0;
         let tail_entries = chance.between(0, 5);
-        let plan =
-            Plan { voters, learners, spares: 0, by_majority, append_bytes, tail_entries, seed };
-        let may_forget = if by_majority { 0 } else { (voters - 1) / 2 };
+        let spares = if by_majority { 0 } else { chance.between(0, 2) as usize };
+        let plan = Plan { voters, learners, spares, by_majority, append_bytes, tail_entries, seed };
         let mut world = World::new(plan);
         world.faults = faults(&mut chance);
         Soak {
             world,
             chance,
-            may_forget,
-            forgot: Vec::new(),
+            changes: !by_majority,
+            losses: 0,
             compacts,
             taken: Vec::new(),
             operations: 0,
@@ -64,7 +66,9 @@ impl Soak {
             return self.compact(place);
         }
         match self.chance.between(0, 99) {
-            0..30 => self.propose(place),
+            0..25 => self.propose(place),
+            25..30 if self.changes => self.wish(place),
+            25..30 => self.propose(place),
             30..45 => {
                 self.world.read(place);
             }
@@ -172,18 +176,104 @@ impl Soak {
         }
     }
 
-    /// A node loses its disk; of the voters only a minority does.
+    /// A node loses its disk, as long as the lost are a minority.
     fn forget(&mut self, place: usize) {
-        let voter = place < self.world.plan.voters && !self.forgot.contains(&place);
-        if voter && self.may_forget == 0 {
+        let incarnation = self.world.nodes[place].incarnation;
+        let votes = |members: &Membership| members.is_voter(incarnation);
+        let voter = self.in_force().iter().any(votes)
+            || self.world.history.committed() == Index(0) && place < self.world.plan.voters;
+        if voter && !(self.changes && self.may_lose(Some(incarnation))) {
             return;
         }
-        if voter {
-            self.may_forget -= 1;
-            self.forgot.push(place);
-        }
+        self.losses += u64::from(voter);
         self.world.crash(place);
         self.world.forget(place);
+    }
+
+    /// The members that are committed last, and all that may be after them: what any log
+    /// or message states that is not committed.
+    fn in_force(&self) -> Vec<Membership> {
+        let world = &self.world;
+        let committed = world.history.committed_entries();
+        let of = |payload: &Payload| match payload {
+            Payload::Members(members) => Some(Membership::clone(members)),
+            _ => None,
+        };
+        let newest = committed.iter().rev().find_map(|(entry, _)| of(&entry.payload));
+        let mut all: Vec<Membership> = newest.into_iter().collect();
+        for node in &world.nodes {
+            let log = match &node.core {
+                Some(core) => core.log().clone(),
+                None => world.disks[&node.incarnation].saved(node.incarnation).log,
+            };
+            let news = log.from(Index(1)).filter(|(index, entry)| {
+                committed.get(index.0 as usize - 1).is_none_or(|(known, _)| known != *entry)
+            });
+            all.extend(news.filter_map(|(_, entry)| of(&entry.payload)));
+        }
+        for flight in world.flights.values() {
+            if let Message::AppendEntries(append) = &flight.envelope.message {
+                all.extend(append.entries.iter().filter_map(|entry| of(&entry.payload)));
+            }
+        }
+        all
+    }
+
+    /// Whether the lost are a minority of the voters if this one is lost, too, under all
+    /// members that are in force or may come into force: a member counts as lost until
+    /// its new life votes, and that is committed.
+    fn may_lose(&self, incarnation: Option<Incarnation>) -> bool {
+        let world = &self.world;
+        if world.history.committed() == Index(0) {
+            return self.losses < (world.plan.voters as u64 - 1) / 2;
+        }
+        let lives = |of: Incarnation| world.nodes.iter().any(|node| node.incarnation == of);
+        let removing = usize::from(self.is_removing());
+        self.in_force().iter().all(|members| {
+            let voters: Vec<_> = members.voters().filter_map(|m| m.incarnation).collect();
+            let lost = voters.iter().filter(|&&of| Some(of) == incarnation || !lives(of)).count();
+            lost <= voters.len().saturating_sub(1 + removing) / 2
+        })
+    }
+
+    /// Whether one that is in force may go, because somebody wishes it.
+    fn is_removing(&self) -> bool {
+        let wishes = |core: &super::super::Core| match &core.role {
+            Role::Leader(leader) => leader.changing.is_some(),
+            _ => false,
+        };
+        let under_way = self.world.nodes.iter().filter_map(|node| node.core.as_ref()).any(wishes);
+        let sent = |message: &Message| matches!(message, Message::Change(_));
+        under_way || self.world.flights.values().any(|flight| sent(&flight.envelope.message))
+    }
+
+    /// A client wants members to come or go, or another leader; or wants it still.
+    fn wish(&mut self, place: usize) {
+        let of = self.node();
+        let name = self.world.nodes[of].name.clone();
+        let wish = match self.chance.between(0, 9) {
+            0..3 => self.world.adding(of, self.chance.between(0, 3) > 0),
+            // Who is lost, and removed before it is back, may be one too many.
+            3..5 if !self.is_removing() && self.may_lose(None) && self.may_go() => {
+                Wish::Remove { name }
+            }
+            5..8 => Wish::Transfer { to: name },
+            _ => {
+                self.world.wish_again(place);
+                return;
+            }
+        };
+        self.world.wish(place, wish);
+    }
+
+    /// Whether the lost are a minority without any one of the others.
+    fn may_go(&self) -> bool {
+        let lives = |of: Incarnation| self.world.nodes.iter().any(|node| node.incarnation == of);
+        self.in_force().iter().all(|members| {
+            let voters: Vec<_> = members.voters().filter_map(|m| m.incarnation).collect();
+            let lost = voters.iter().filter(|&&of| !lives(of)).count();
+            voters.len() >= 2 && lost <= (voters.len() - 2) / 2
+        })
     }
 
     /// Whether two majorities that could not hear each other wrote a record each:
@@ -213,9 +303,23 @@ impl Soak {
         self.end_faults();
         let world = &mut self.world;
         world.run_until(20_000 * MS, "healing", World::is_settled);
+        // Who forgot, or is to vote, does so by then.
+        let all_vote = |world: &World| {
+            let members = world.leader().and_then(|leader| world.core(leader).members());
+            let joins = |members: &Membership| {
+                members.members.iter().any(|member| member.standing == Standing::Joining)
+            };
+            world.is_settled() && members.is_some_and(|members| !joins(members))
+        };
+        world.run_until(20_000 * MS, "all votes", all_vote);
+        let members = world.leader().and_then(|leader| world.core(leader).members()).cloned();
+        let named = |world: &World, place: usize| {
+            members.as_ref().is_some_and(|m| m.named(&world.nodes[place].name).is_some())
+        };
+        let places: Vec<usize> = (0..world.nodes.len()).filter(|&p| named(world, p)).collect();
         // A message of before, seconds late, may still depose a leader: then a
         // client asks once more.
-        let last = world.nodes.len() - 1;
+        let last = *places.last().expect("a member");
         let committed = |world: &World| {
             world.is_settled() && world.history.times_committed(b"the last one") > 0
         };
@@ -224,7 +328,7 @@ impl Soak {
             world.runs_until(1_000 * MS, committed)
         });
         assert!(asked, "seed {}: nothing commits\n{}", world.plan.seed, world.describe());
-        for place in 0..world.nodes.len() {
+        for &place in &places {
             let asked = (0..5).any(|_| {
                 let read = world.read(place).unwrap_or_default();
                 world.runs_until(1_000 * MS, |world| {
@@ -235,6 +339,19 @@ impl Soak {
             });
             assert!(asked, "seed {}: no read\n{}", world.plan.seed, world.describe());
         }
+        // Pitfall 43: who is no member is told by then, and disturbs nobody.
+        world.run_for(3_000 * MS);
+        let term = world.leader().map(|leader| world.core(leader).term());
+        world.sent = Some(Vec::new());
+        world.run_for(1_000 * MS);
+        let asks = |flight: &Flight| {
+            let message = &flight.envelope.message;
+            matches!(message, Message::PreVote(_) | Message::RequestVote(_))
+        };
+        let asked = world.sent.iter().flatten().find(|flight| asks(flight));
+        let now = world.leader().map(|leader| world.core(leader).term());
+        let (seed, story) = (world.plan.seed, world.describe());
+        assert!(asked.is_none() && now == term, "seed {seed}: {asked:?}\n{story}");
     }
 }
 
@@ -252,7 +369,7 @@ fn faults(chance: &mut Rng) -> Faults {
 }
 
 /// Lives through one seed; how many steps it took.
-fn live_through(seed: u64, by_majority: bool) -> World {
+fn live_through(seed: u64, by_majority: bool) -> (World, u64) {
     let mut soak = Soak::new(seed, by_majority);
     for place in 0..soak.world.nodes.len() {
         if soak.chance.between(0, 5) > 0 {
@@ -274,7 +391,7 @@ fn live_through(seed: u64, by_majority: bool) -> World {
     if !(by_majority && soak.is_split()) {
         soak.heal();
     }
-    soak.world
+    (soak.world, soak.losses)
 }
 
 fn seeds(default: u64) -> std::ops::Range<u64> {
@@ -288,8 +405,16 @@ fn seeds(default: u64) -> std::ops::Range<u64> {
 #[test]
 fn whatever_happens_safety_holds_and_everything_heals() {
     let (mut steps, mut leaders, mut counted, mut installs) = (0, 0, 0, 0);
+    let (mut losses, mut changed, mut refused) = (0, 0, 0);
     for seed in seeds(300) {
-        let world = live_through(seed, false);
+        let (world, lost) = live_through(seed, false);
+        losses += lost;
+        for answer in world.nodes.iter().flat_map(|node| &node.answers) {
+            match &answer.outcome {
+                ChangeOutcome::Done { .. } => changed += 1,
+                ChangeOutcome::Refused(_) => refused += 1,
+            }
+        }
         steps += world.steps;
         leaders += world.history.leaders();
         counted += world.history.counted;
@@ -297,7 +422,8 @@ fn whatever_happens_safety_holds_and_everything_heals() {
     }
     println!(
         "{steps} steps, {leaders} leaders, {installs} snapshots installed, the commit rule \
-         compared {counted} times"
+         compared {counted} times; {losses} times a voter forgot, {changed} wishes were done, \
+         {refused} refused"
     );
 }
 
@@ -309,7 +435,7 @@ fn whatever_happens_safety_holds_and_everything_heals() {
 fn founding_by_majority_without_loss_of_memory_is_safe() {
     let mut led = 0;
     for seed in seeds(100) {
-        led += u64::from(live_through(seed, true).history.leaders() > 0);
+        led += u64::from(live_through(seed, true).0.history.leaders() > 0);
     }
     println!("{led} worlds had a leader");
     assert!(led > 0);
