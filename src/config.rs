@@ -75,6 +75,12 @@ pub(crate) use self::check::{address_problem, name_problem};
 /// A flat map of names to nodes, as raft-lite's file has it, works too; all else is
 /// then by default. An unknown key is an error, as is a key that stands twice.
 ///
+/// The nodes of the file are those that found a cluster, and those by which a node finds
+/// it. The file never changes one that is there: after the first start its log says who the
+/// members are, and [`Request::add_member`](crate::Request::add_member) and the like change
+/// them. A node whose file says something else warns of it once, with the request that would
+/// bring it about. A node that its file names and the members do not waits to be added.
+///
 /// Without `data_dir` a node is volatile: what it knows is in its memory only. A
 /// relative `data_dir` is relative to the directory of the file in which it stands, as
 /// the file's path has it (a symbolic link is not followed for this). Where it stands in

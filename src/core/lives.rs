@@ -333,7 +333,9 @@ impl Lives {
             if !peer.wants_asking(fresh) || now < peer.ask_at {
                 continue;
             }
-            let wait = match (fresh, peer.fresh || peer.unnamed || peer.met) {
+            // Who is met for a wish is asked often: the wish does not wait for long, and what
+            // is lost is not to be taken for nobody there.
+            let wait = match (fresh || peer.met, peer.fresh || peer.unnamed) {
                 (true, _) => ASK_FRESH,
                 (false, true) => ASK_FRESH << peer.asks.min(3),
                 (false, false) => ASK_FIRST << peer.asks.min(5),

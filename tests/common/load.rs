@@ -1,16 +1,17 @@
 //! Clients that commit all the time, through any node that is there, while a test does
 //! something to the cluster; and the account of what became of each request.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use kontiki::{Pending, RaftNode, Reply, Request, RequestError};
+use kontiki::{Entry, Pending, RaftNode, Reply, Request, RequestError};
 use serde_json::{Value, json};
 
-use super::{Cluster, answer, ask, until};
+use super::machine::Tally;
+use super::{Cluster, Plan, answer, ask, until};
 
 /// So many clients, each with so many requests on their way.
 const CLIENTS: usize = 4;
@@ -18,11 +19,29 @@ const OUTSTANDING: usize = 8;
 
 /// A cluster of `Tally`s under load.
 pub struct Load {
+    book: Arc<Mutex<Book>>,
     cluster: RwLock<Cluster>,
     /// How each request ended, by its number.
     outcomes: Mutex<BTreeMap<u64, Result<Reply, RequestError>>>,
     sent: AtomicU64,
     over: AtomicBool,
+}
+
+/// What every node shows as committed: at each index the same (Raft's State Machine Safety).
+#[derive(Default)]
+struct Book {
+    entries: BTreeMap<u64, Entry>,
+    /// Where that was not so: who, and what.
+    apart: Vec<String>,
+}
+
+impl Book {
+    fn see(&mut self, node: &str, entry: &Entry) {
+        let first = self.entries.entry(entry.index).or_insert_with(|| entry.clone());
+        if first != entry {
+            self.apart.push(format!("{node} has {entry:?}, and another has {first:?}"));
+        }
+    }
 }
 
 /// A request that has not ended.
@@ -43,10 +62,23 @@ fn request(number: u64) -> Request {
 }
 
 impl Load {
-    /// Runs `body` while the clients commit, then sees that nothing that was acknowledged
-    /// is lost and nothing came twice. Gives how many were acknowledged.
-    pub fn run(cluster: Cluster, body: impl FnOnce(&Load)) -> u64 {
+    /// Starts a cluster of `Tally`s and runs `body` while the clients commit, then sees that
+    /// nothing that was acknowledged is lost and nothing came twice. Gives how many were
+    /// acknowledged.
+    pub fn run(plan: Plan, body: impl FnOnce(&Load)) -> u64 {
+        let book: Arc<Mutex<Book>> = Arc::default();
+        let theirs = Arc::clone(&book);
+        let dress = move |config: kontiki::Config| {
+            let book = Arc::clone(&theirs);
+            let see = move |node: &str, entry: &Entry| {
+                book.lock().unwrap_or_else(PoisonError::into_inner).see(node, entry);
+            };
+            config.state_machine(|_| Tally::default()).on_commit(see)
+        };
+        let cluster = plan.dress(dress).start();
+        ask(cluster.node(0), json!({"n": "before"}));
         let load = Load {
+            book,
             cluster: RwLock::new(cluster),
             outcomes: Mutex::default(),
             sent: AtomicU64::new(0),
@@ -143,6 +175,8 @@ impl Load {
                 && cluster.is_there(*place)
         };
         let members: Vec<usize> = (0..cluster.count()).filter(of_members).collect();
+        let book = std::mem::take(&mut *self.book.lock().unwrap_or_else(PoisonError::into_inner));
+        assert!(book.apart.is_empty(), "{}", book.apart.join("\n"));
         let state = |place: usize| ask(cluster.node(place), Request::query(&())).value;
         let first = members[0];
         assert_eq!(state(first)["twice"], json!([]));
@@ -156,13 +190,15 @@ impl Load {
                 (*number, cluster.node(first).client_request(query).expect("it is taken"))
             })
             .collect();
-        let (mut places, mut acknowledged) = (BTreeSet::new(), 0);
+        let mut acknowledged = 0;
         for (number, mut pending) in asked {
             let found = answer("a query of a number", &mut pending).expect("it is answered").value;
             match &outcomes[&number] {
                 Ok(reply) => {
-                    assert_eq!((&reply.value, found), (&json!(1), json!(1)), "request {number}");
-                    assert!(places.insert(reply.index), "two values are at {}", reply.index);
+                    let shown = book.entries.get(&reply.index).map(Entry::value);
+                    assert_eq!(shown, Some(json!({ "n": number })), "at {}", reply.index);
+                    let once = (&reply.value, found);
+                    assert_eq!(once, (&json!(1), json!(1)), "request {number}: {reply:?}");
                     acknowledged += 1;
                 }
                 // The last refusal of one that was asked again says nothing of the others.
