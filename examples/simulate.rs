@@ -23,14 +23,15 @@ use std::{panic, process, thread};
 
 use kontiki::sim::{Report, Simulation, VOTERS_LIMIT, Violation};
 
-const USAGE: &str = "Usage: simulate [--seeds N] [--first S] [--nodes N]
-       simulate --seed S [--trace] [--nodes N]";
+const USAGE: &str = "Usage: simulate [--seeds N] [--first S] [--members] [--nodes N]
+       simulate --seed S [--trace] [--members] [--nodes N]";
 
 const HELP: &str = "Runs clusters in which all that happens follows from a seed, and checks them.
   --seeds N   runs so many seeds, on all cores (100 if this is not given)
   --first S   the first of them (0 if this is not given)
   --seed S    runs this seed alone and says how it went
   --trace     tells it as a story, one line an event
+  --members   in worlds whose members come and go, forget and are replaced
   --nodes N   with N voters, 1 to 9, and no learners (else the seed decides)
   --help      shows this
 Ends with 0 if everything held, 1 if something did not, 2 if it could not be run.";
@@ -39,7 +40,7 @@ Ends with 0 if everything held, 1 if something did not, 2 if it could not be run
 const LAST_LINES: usize = 40;
 
 fn main() -> ExitCode {
-    let (task, nodes) = match arguments() {
+    let (task, recipe) = match arguments() {
         Ok(Some(arguments)) => arguments,
         Ok(None) => {
             say(&mut io::stdout(), format_args!("{USAGE}\n\n{HELP}"));
@@ -51,7 +52,6 @@ fn main() -> ExitCode {
         }
     };
     hush_runs();
-    let recipe = Recipe { make: Simulation::new, nodes };
     let tally = match task {
         Task::Seeds(seeds) => run_seeds(&recipe, seeds, &mut io::stdout()),
         Task::Seed { seed, trace } => run_seed(&recipe, seed, trace),
@@ -65,11 +65,12 @@ enum Task {
     Seed { seed: u64, trace: bool },
 }
 
-/// What to run, and the size of its clusters if it is given; `None` for `--help`.
-fn arguments() -> Result<Option<(Task, Option<usize>)>, lexopt::Error> {
+/// What to run, and what to make of each seed; `None` for `--help`.
+fn arguments() -> Result<Option<(Task, Recipe)>, lexopt::Error> {
     use lexopt::prelude::*;
     let mut parser = lexopt::Parser::from_env();
     let (mut seeds, mut first, mut seed, mut nodes, mut trace) = (None, None, None, None, false);
+    let mut make: fn(u64) -> Simulation = Simulation::new;
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(None),
@@ -79,6 +80,7 @@ fn arguments() -> Result<Option<(Task, Option<usize>)>, lexopt::Error> {
             Long("nodes") => {
                 nodes = Some(number(&mut parser, "--nodes", 1..=VOTERS_LIMIT as u64)? as usize);
             }
+            Long("members") => make = Simulation::of_members,
             Long("trace") => trace = true,
             other => return Err(other.unexpected()),
         }
@@ -95,7 +97,7 @@ fn arguments() -> Result<Option<(Task, Option<usize>)>, lexopt::Error> {
             Task::Seeds(first..end.ok_or("there are not so many seeds from --first on")?)
         }
     };
-    Ok(Some((task, nodes)))
+    Ok(Some((task, Recipe { make, nodes })))
 }
 
 fn number(

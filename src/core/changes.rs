@@ -172,7 +172,7 @@ impl Core {
             leader.joining.remove(0);
         }
         leader.joining.push(Joining { from, id: change.id, name: name.clone() });
-        self.lives.part(&name, self.configurations.current());
+        self.part(&name);
         self.end_joined();
     }
 
@@ -220,7 +220,9 @@ impl Core {
             (Wish::Add { name, address, voter }, Stage::Meeting) => {
                 self.add_if_met(name, *address, *voter, changing.since, now)
             }
-            (Wish::Remove { name }, Stage::Settling) => self.begin_removing(name, retry, now),
+            (Wish::Remove { name }, Stage::Settling) => {
+                self.begin_removing(name, retry, changing.since, now)
+            }
             (_, Stage::Written(index)) if *index > self.commit_index => Next::Wait,
             (Wish::Add { voter: true, .. }, Stage::Written(_)) => Next::Join,
             (Wish::Remove { .. } | Wish::Add { .. }, Stage::Written(_)) => Next::End(Ok(())),
@@ -300,6 +302,10 @@ impl Core {
         }
         let standing = if voter { Standing::Joining } else { Standing::Learner };
         let incarnation = peer.believed.map(|life| life.incarnation);
+        // A member's log that was started under another name: one log counts once.
+        if incarnation.is_some_and(|incarnation| members.names(incarnation)) {
+            return Next::End(Err(WhyNot::AlreadyMember));
+        }
         let member = Member { name: name.to_string(), address, incarnation, standing };
         match members.with(member) {
             Some(next) => Next::Write(next),
@@ -307,7 +313,7 @@ impl Core {
         }
     }
 
-    fn begin_removing(&self, name: &str, retry: bool, now: Time) -> Next {
+    fn begin_removing(&self, name: &str, retry: bool, since: Time, now: Time) -> Next {
         let Some(members) = self.configurations.current() else { return Next::Wait };
         let Some(member) = members.named(name) else {
             return Next::End(if retry { Ok(()) } else { Err(WhyNot::UnknownName) });
@@ -318,21 +324,27 @@ impl Core {
         }
         // The entry is in force as soon as it is appended: who could not commit it could
         // commit nothing any more, nor elect anybody who can.
-        if member.is_voter() && !self.reaches_majority(&next, now) {
-            return Next::End(Err(WhyNot::NoMajorityLeft));
+        if member.is_voter() && !self.reaches_majority(&next, since) {
+            return match now.since(since) > self.setup.election_timeout.1 {
+                true => Next::End(Err(WhyNot::NoMajorityLeft)),
+                false => Next::Wait,
+            };
         }
         Next::Write(next)
     }
 
-    /// Whether a majority of these voters was in touch of late.
-    fn reaches_majority(&self, members: &Membership, now: Time) -> bool {
+    /// Whether a majority of these voters has answered a round that began since then: who
+    /// died before that does not count any more.
+    fn reaches_majority(&self, members: &Membership, since: Time) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
         let me = self.me.incarnation;
         let in_touch = |voter: Incarnation| {
-            voter == me
-                || leader.progress.get(&voter).is_some_and(|progress| {
-                    now.since(progress.contact_at) <= self.setup.election_timeout.1
-                })
+            let answered = leader
+                .progress
+                .get(&voter)
+                .is_some_and(|progress| progress.acked_seq > 0 && progress.contact_at >= since);
+            // Who came back as another life is gone, however lately it was heard.
+            voter == me || answered && self.lives.by_incarnation(voter).is_some()
         };
         super::quorum::is_majority(members, in_touch)
     }
@@ -391,7 +403,7 @@ impl Core {
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(Changing { from, change, .. }) = leader.changing.take() else { return };
         if let Wish::Add { name, .. } = &change.wish {
-            self.lives.part(name, self.configurations.current());
+            self.part(name);
         }
         let reply = match result {
             Ok(()) => ChangeReply { id: change.id, outcome: self.change_done() },
@@ -406,8 +418,13 @@ impl Core {
         if let Some(Changing { change: Change { wish: Wish::Add { name, .. }, .. }, .. }) =
             leader.changing.take()
         {
-            self.lives.part(&name, self.configurations.current());
+            self.part(&name);
         }
+    }
+
+    fn part(&mut self, name: &str) {
+        let stated = self.configurations.current_index();
+        self.lives.part(name, self.configurations.current(), stated);
     }
 
     fn change_done(&self) -> ChangeOutcome {

@@ -3,9 +3,9 @@
 
 use super::Core;
 use super::effect::{Detail, Note, Outgoing, Waiting};
-use super::lives::{Founding, Heard, Own, Peer, Says};
+use super::lives::{Founding, Heard, Own, Says};
 use super::membership::{Member, Membership};
-use super::message::{Envelope, Found, Hello, Message};
+use super::message::{Envelope, Found, Hello, Introduction, Message};
 use super::state::{Refused, Role};
 use super::types::{ClusterId, Entry, Index, Life, Payload, Term, Time};
 
@@ -41,14 +41,8 @@ impl Core {
             .ok_or(Refused::Stranger)?;
         let place = match heard {
             Heard::Believed { peer, news } => {
-                self.on_believed(peer, news, now);
-                // That may have ended the wish for which it was met: then it is a stranger
-                // again, and those behind it stand elsewhere.
-                let named = |peer: &Peer| peer.node.name == hello.name;
-                let Some(place) = self.lives.peers().iter().position(named) else {
-                    return Ok(());
-                };
-                place
+                self.on_believed(peer, news);
+                peer
             }
             Heard::Known(peer) | Heard::Claims(peer) => peer,
             Heard::Superseded(peer) => {
@@ -56,6 +50,8 @@ impl Core {
                 // it is told, and believed in nothing.
                 if hello.ask != 0 {
                     self.send_hello(peer, from, 0, hello.ask);
+                }
+                if hello.ask != 0 || hello.echo != 0 {
                     self.tell_superseded(peer, from);
                 }
                 return Err(Refused::Stranger);
@@ -70,8 +66,14 @@ impl Core {
         }
         if let Some(index) = self.parted(from.incarnation) {
             self.tell_removed(from, index);
+        } else if !says.foreign {
+            self.introduce_members(from, hello.members);
         }
         self.try_found(now);
+        // Last: with the members the peers change, and their places.
+        if matches!(heard, Heard::Believed { .. }) && self.hard.cluster.is_some() {
+            self.tend_members(now);
+        }
         Ok(())
     }
 
@@ -83,14 +85,51 @@ impl Core {
             ask,
             echo,
             fresh: self.hard.cluster.is_none(),
+            members: self.members_committed_at(),
         };
         self.tell(Detail::Messages, || Note::Message(format!("to {address}: {hello:?}")));
         let envelope = Envelope { cluster, from: self.me, to, message: Message::Hello(hello) };
         self.post(Outgoing { address, envelope });
     }
 
+    /// Where the newest members are stated that are known to be committed.
+    fn members_committed_at(&self) -> Index {
+        self.configurations.at(self.commit_index).map_or(Index(0), |(index, _)| *index)
+    }
+
+    /// Who knows older members than this node is told of the newer ones.
+    fn introduce_members(&mut self, to: Life, known: Index) {
+        let Some((index, members)) = self.configurations.at(self.commit_index) else { return };
+        let peer = self.lives.by_incarnation(to.incarnation);
+        if *index > known && peer.is_some_and(|peer| peer.believed == Some(to)) {
+            let members = Membership { former: Vec::new(), ..members.clone() };
+            let told = Introduction { index: *index, members };
+            self.send(to.incarnation, Message::Introduction(told));
+        }
+    }
+
+    /// Somebody tells who the members are: whom to listen to, and no more.
+    pub(super) fn on_introduction(
+        &mut self,
+        cluster: ClusterId,
+        told: Introduction,
+    ) -> Result<(), Refused> {
+        if told.members.cluster != cluster || cluster.0 == 0 {
+            return Err(Refused::Malformed);
+        }
+        if self.hard.cluster.is_some_and(|own| own != cluster) {
+            return Err(Refused::ForeignCluster);
+        }
+        let stated = self.configurations.current_index();
+        if told.index > stated {
+            let own = (self.configurations.current(), stated);
+            self.lives.introduce(told.index, &told.members, own);
+        }
+        Ok(())
+    }
+
     /// A life is believed: a new one, or the same that echoed again.
-    fn on_believed(&mut self, place: usize, news: bool, now: Time) {
+    fn on_believed(&mut self, place: usize, news: bool) {
         let peer = &self.lives.peers()[place];
         let (name, fresh, cluster) = (peer.node.name.clone(), peer.fresh, peer.cluster);
         let Some(life) = peer.believed else { return };
@@ -110,9 +149,6 @@ impl Core {
             }
         }
         self.pass_on_record(place);
-        if self.hard.cluster.is_some() {
-            self.tend_members(now);
-        }
     }
 
     /// Any holder of the founding record passes it on to a fresh node that the
@@ -253,14 +289,16 @@ impl Core {
         self.tend_members(now);
         let silent = self.is_removed();
         for place in self.lives.due(fresh, now) {
-            if silent {
+            // But whoever speaks to it in a run that it has not met may have made it a
+            // member again.
+            if silent && !self.lives.peers()[place].is_claimed() {
                 continue;
             }
             let ask = self.lives.challenge(place, &mut self.rng);
             self.send_hello(place, Envelope::ANYONE, ask, 0);
         }
         if !fresh {
-            self.watch_majority(now);
+            self.watch_majority();
             self.watch_file(now);
             return;
         }

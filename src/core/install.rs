@@ -218,9 +218,10 @@ impl Core {
         self.log = Log::with_base(index, term);
         self.commit_index = index;
         self.forget_incoming();
-        self.lives.members_changed(self.configurations.current(), &snapshot.members);
-        let news = self.configurations.current() != Some(&snapshot.members);
         let stated = snapshot.members_index;
+        let before = self.configurations.current();
+        self.lives.members_changed(before, &snapshot.members, stated);
+        let news = self.configurations.current() != Some(&snapshot.members);
         self.snapshot = Some(snapshot);
         self.configurations = Configurations::of(self.snapshot.as_ref(), &self.log);
         if let Role::Follower(follower) = &mut self.role {

@@ -22,7 +22,10 @@
 //!
 //! Peers are the nodes of the file, and whom the log's members name, or named of late, at
 //! the address that the log states. The file starts a cluster; after that it only says
-//! whom else to listen to.
+//! whom else to listen to. Who is behind, or new, may be spoken to by a leader that neither
+//! its file nor its log has heard of: then it asks those that it knows, and one who has
+//! newer members *introduces* them. So a file need not name all members, only one that is
+//! there.
 //!
 //! Founding. The first voter of the file, in order of names, founds when every
 //! voter of the file has just echoed and said that it is fresh, in answer to a
@@ -60,7 +63,7 @@ use ::core::net::SocketAddr;
 
 use super::membership::{Member, Membership, Standing};
 use super::rng::Rng;
-use super::types::{ClusterId, Incarnation, Life, Time};
+use super::types::{ClusterId, Incarnation, Index, Life, Time};
 
 pub use self::founders::{Founding, Own};
 
@@ -105,6 +108,8 @@ pub struct Peer {
     met: bool,
     /// Whether only the log remembers it, as one that was a member.
     former: bool,
+    /// A stranger has spoken: this peer may know who that is.
+    curious: bool,
     /// The life that echoed.
     pub believed: Option<Life>,
     /// Whether that life said, when it last echoed, that it is fresh.
@@ -149,6 +154,10 @@ pub struct Lives {
     started_at: Time,
     /// Counts the draws and the beliefs, to tell which came first.
     events: u64,
+    /// The members as somebody introduced them, and where they are stated.
+    introduced: Option<(Index, Vec<(String, SocketAddr)>)>,
+    /// When a stranger was last asked about.
+    curious_at: Option<Time>,
 }
 
 /// What became of a `Hello`.
@@ -176,7 +185,15 @@ impl Lives {
         let mut peers: Vec<Peer> = neighbors.into_iter().map(in_file).collect();
         peers.sort_by(|a, b| a.node.name.cmp(&b.node.name));
         let own_name = own_name.to_string();
-        Lives { own_name, peers, believed: BTreeMap::new(), started_at: now, events: 0 }
+        Lives {
+            own_name,
+            peers,
+            believed: BTreeMap::new(),
+            started_at: now,
+            events: 0,
+            introduced: None,
+            curious_at: None,
+        }
     }
 
     /// When this node started.
@@ -220,11 +237,11 @@ impl Lives {
         }
     }
 
-    /// The members name this life, and it was never heard under that name: it is
-    /// asked who it is.
-    pub fn claims(&mut self, name: &str, from: Life, now: Time) {
+    /// The members name this life, or did, and it is not believed under that name: it is
+    /// asked who it is; a former one even if another has taken its place, to be told.
+    pub fn claims(&mut self, name: &str, from: Life, former: bool, now: Time) {
         if let Some(peer) = self.peers.iter_mut().find(|peer| peer.node.name == name)
-            && !peer.superseded.contains(&from.incarnation)
+            && (former || !peer.superseded.contains(&from.incarnation))
         {
             peer.claim(from, now);
         }
@@ -240,8 +257,12 @@ impl Lives {
         says: Says,
         now: Time,
     ) -> Option<Heard> {
-        let place = self.peers.iter().position(|peer| peer.node.name == name)?;
+        let Some(place) = self.peers.iter().position(|peer| peer.node.name == name) else {
+            self.ask_around(now);
+            return None;
+        };
         let peer = &mut self.peers[place];
+        peer.curious = false;
         if says.outlived || peer.superseded.contains(&from.incarnation) {
             return Some(Heard::Superseded(place));
         }
@@ -295,7 +316,7 @@ impl Lives {
     pub fn due(&mut self, fresh: bool, now: Time) -> Vec<usize> {
         let mut due = Vec::new();
         for (place, peer) in self.peers.iter_mut().enumerate() {
-            if peer.asks >= CLAIM_ASKS && peer.believed.is_some() {
+            if peer.asks >= CLAIM_ASKS && (peer.believed.is_some() || peer.former) {
                 peer.claimed = None;
             }
             if !peer.wants_asking(fresh) || now < peer.ask_at {
@@ -334,7 +355,12 @@ impl Lives {
     /// The members are others now: whom they name, or named of late, is a peer, at the
     /// address that they state. What a name said before is not known to be said by a
     /// newer life than the one that they name.
-    pub fn members_changed(&mut self, before: Option<&Membership>, now: &Membership) {
+    pub fn members_changed(
+        &mut self,
+        before: Option<&Membership>,
+        now: &Membership,
+        stated: Index,
+    ) {
         self.events += 1;
         for peer in &mut self.peers {
             let life = |members: &Membership| {
@@ -344,6 +370,41 @@ impl Lives {
                 peer.named = self.events;
             }
         }
+        self.find_peers(Some(now), stated);
+    }
+
+    /// Somebody who knows tells which members there are, as of `index`.
+    pub fn introduce(
+        &mut self,
+        index: Index,
+        told: &Membership,
+        own: (Option<&Membership>, Index),
+    ) {
+        if self.introduced.as_ref().is_none_or(|(known, _)| *known < index) {
+            let members = told.members.iter();
+            let named = members.map(|member| (member.name.clone(), member.address)).collect();
+            self.introduced = Some((index, named));
+            self.find_peers(own.0, own.1);
+        }
+    }
+
+    /// A stranger has spoken: whoever is known is asked who that might be.
+    fn ask_around(&mut self, now: Time) {
+        if self.curious_at.is_some_and(|at| now.since(at) < ASK_MOST) {
+            return;
+        }
+        self.curious_at = Some(now);
+        for peer in self.peers.iter_mut().filter(|peer| peer.believed.is_some()) {
+            peer.curious = true;
+            peer.ask_soon(now);
+        }
+    }
+
+    /// Whom the members name, as of `stated`, or name as former, or as somebody introduced
+    /// them since; and the nodes of the file.
+    fn find_peers(&mut self, members: Option<&Membership>, stated: Index) {
+        let nobody = Membership::new(ClusterId(0), Vec::new());
+        let now = members.unwrap_or(&nobody);
         let own_name = self.own_name.clone();
         for peer in &mut self.peers {
             peer.former = false;
@@ -358,12 +419,19 @@ impl Lives {
         for member in now.members.iter().filter(|member| member.name != own_name) {
             self.peer_at(&member.name, member.address);
         }
+        self.introduced.take_if(|(index, _)| *index <= stated);
+        let introduced = self.introduced.as_ref().map_or(Vec::new(), |(_, all)| all.clone());
+        for (name, address) in introduced.iter().filter(|(name, _)| *name != own_name) {
+            self.peer_at(name, *address);
+        }
+        let named = |name: &String| {
+            now.named(name).is_some() || introduced.iter().any(|(other, _)| other == name)
+        };
         self.peers.retain(|peer| {
-            let name = &peer.node.name;
-            peer.in_file.is_some() || peer.met || peer.former || now.named(name).is_some()
+            peer.in_file.is_some() || peer.met || peer.former || named(&peer.node.name)
         });
         for peer in &mut self.peers {
-            let stated = peer.former || now.named(&peer.node.name).is_some();
+            let stated = peer.former || named(&peer.node.name);
             if let Some(address) = peer.in_file.filter(|_| !stated && !peer.met) {
                 peer.move_to(address);
             }
@@ -387,13 +455,11 @@ impl Lives {
     }
 
     /// Nobody asks that any more.
-    pub fn part(&mut self, name: &str, members: Option<&Membership>) {
+    pub fn part(&mut self, name: &str, members: Option<&Membership>, stated: Index) {
         if let Some(peer) = self.peers.iter_mut().find(|peer| peer.node.name == name) {
             peer.met = false;
         }
-        if let Some(members) = members {
-            self.members_changed(Some(members), members);
-        }
+        self.find_peers(members, stated);
     }
 
     /// The life of a node that was met, if it has echoed since, and whether it is fresh.
@@ -495,6 +561,7 @@ impl Peer {
             in_file: None,
             met: false,
             former: false,
+            curious: false,
             believed: None,
             fresh: false,
             cluster: ClusterId(0),
@@ -516,9 +583,9 @@ impl Peer {
         }
     }
 
-    /// Whether its life has said of late that its log is empty.
-    pub fn says_fresh(&self, now: Time) -> bool {
-        self.fresh && self.echoed_at.is_some_and(|at| now.since(at) <= 2 * ASK_MOST)
+    /// Whether a life uses its name that has not echoed.
+    pub fn is_claimed(&self) -> bool {
+        self.claimed.is_some()
     }
 
     /// Its address is another: who was spoken to at the old one is not known to live
@@ -561,6 +628,7 @@ impl Peer {
         fresh
             || self.fresh
             || self.met
+            || self.curious
             || self.believed.is_none() && !self.former
             || self.claimed.is_some()
             || self.misled

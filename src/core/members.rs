@@ -34,6 +34,7 @@
 
 use super::Core;
 use super::effect::{Detail, Note};
+use super::lives::Peer;
 use super::membership::{Member, Membership, Standing};
 use super::message::{Envelope, Message, Removed};
 use super::progress::Progress;
@@ -42,8 +43,11 @@ use super::types::{Incarnation, Index, Life, Payload, Time};
 
 /// Who is removed is told at so many heartbeats.
 const FAREWELLS: u32 = 20;
-/// Differences between file and members are told so long after the start, in microseconds.
-const DIFFERENCES_AFTER: u64 = 2_000_000;
+/// After so many elections in vain it is asked whether a majority is left.
+const IN_VAIN: u64 = 4;
+/// Differences between file and members are told so long after the start, in microseconds,
+/// or as much later again, when the members are known.
+pub(super) const DIFFERENCES_AFTER: u64 = 2_000_000;
 
 /// How far a learner that joins has caught up, in rounds (thesis §4.2.1).
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +66,7 @@ impl Core {
 
     /// Whether this node stands for election: a voter, also one whose removal is not known
     /// to be committed (thesis §4.2.2).
-    pub(super) fn may_campaign(&self) -> bool {
+    pub(crate) fn may_campaign(&self) -> bool {
         let removal = || {
             let voted = self.configurations.before_current();
             self.configurations.current_index() > self.commit_index
@@ -76,11 +80,21 @@ impl Core {
         let Some(members) = self.members() else { return false };
         let stated = self.configurations.current_index();
         let by_log = members.is_former(self.me.incarnation) && stated <= self.commit_index;
-        // Who is named by what came after that has come back.
+        // Who is named by what came after that has come back; unless the log has something
+        // else there: then it is not the cluster's, and what it states behind came to
+        // nothing.
         let told = self.removed_at.is_some_and(|index| {
-            index > stated || index == stated && !members.names(self.me.incarnation)
+            let newest = index > stated || index == stated && !members.names(self.me.incarnation);
+            newest || index > self.commit_index && !self.parts_here(index)
         });
         by_log || told
+    }
+
+    /// Whether the entry at `index` states members without this node.
+    fn parts_here(&self, index: Index) -> bool {
+        let entry = self.log.entry(index);
+        let parts = |members: &Membership| !members.names(self.me.incarnation);
+        matches!(entry.map(|entry| &entry.payload), Some(Payload::Members(m)) if parts(m))
     }
 
     /// Where the members are stated and committed of whom this incarnation is a former one.
@@ -269,27 +283,45 @@ impl Core {
         if leads { Err(Refused::NoMember) } else { Ok(()) }
     }
 
+    /// A life speaks that is not believed. If the members name it, or did, it is asked who
+    /// it is: a member takes part again then, and one that is none any more is told.
+    pub(super) fn ask_who_it_is(&mut self, from: Life, now: Time) {
+        if self.lives.by_incarnation(from.incarnation).is_some() {
+            return;
+        }
+        let Some(members) = self.configurations.current() else { return };
+        let member = members.member(from.incarnation).map(|member| &member.name);
+        let mut former = members.former.iter().filter(|of| of.incarnation == from.incarnation);
+        match (member, former.next()) {
+            (Some(name), _) => self.lives.claims(name, from, false, now),
+            (None, Some(former)) => self.lives.claims(&former.name, from, true, now),
+            (None, None) => {}
+        }
+    }
+
     /// The voters that came back under their names as other lives: what they knew is gone.
-    /// `None`: a majority of the voters may still remember.
-    pub fn majority_lost(&self, now: Time) -> Option<Vec<String>> {
-        let members = self.members().filter(|_| !self.leads())?;
+    /// `None`: a majority of the voters may still remember. Who is merely behind would be
+    /// told of newer members by their leader: so this waits for a few elections in vain.
+    pub fn majority_lost(&self) -> Option<Vec<String>> {
+        let members = self.members().filter(|_| self.campaigns >= IN_VAIN)?;
         let gone = |member: &&Member| {
             let peer = self.lives.peers().iter().find(|peer| peer.node.name == member.name);
-            let life = peer.and_then(|peer| peer.believed.filter(|_| peer.says_fresh(now)));
+            let ours = |peer: &&Peer| peer.fresh || peer.cluster == members.cluster;
+            let life = peer.filter(ours).and_then(|peer| peer.believed);
             life.is_some_and(|life| member.incarnation.is_some_and(|of| of != life.incarnation))
         };
         let lost: Vec<String> =
             members.voters().filter(gone).map(|member| member.name.clone()).collect();
         let left = members.voters().count() - lost.len();
-        (left < members.majority() && !self.is_removed()).then_some(lost)
+        (left < members.majority() && self.may_campaign()).then_some(lost)
     }
 
     /// Says once that no majority is left.
-    pub(super) fn watch_majority(&mut self, now: Time) {
+    pub(super) fn watch_majority(&mut self) {
         if self.leader().is_some() {
             self.majority_lost_told = false;
         } else if !self.majority_lost_told
-            && let Some(names) = self.majority_lost(now)
+            && let Some(names) = self.majority_lost()
         {
             self.majority_lost_told = true;
             self.tell(Detail::Turns, || Note::MajorityLost(names));
@@ -299,17 +331,19 @@ impl Core {
     /// The file starts a cluster, and never changes one: where the two differ, that is said
     /// once a run, with the request that would bring it about (pitfall 47).
     pub(super) fn watch_file(&mut self, now: Time) {
-        let early = now.since(self.lives.started_at()) < DIFFERENCES_AFTER;
-        if self.differences_told || early || self.commit_index == Index(0) {
+        let Some(at) = self.differences_at.filter(|_| self.hard.cluster.is_some()) else { return };
+        if now < at {
             return;
         }
-        let Some((_, members)) = self.configurations.at(self.commit_index) else { return };
+        self.differences_at = Some(now.plus(DIFFERENCES_AFTER));
+        let committed = self.configurations.at(self.commit_index);
+        let Some((_, members)) = committed.filter(|_| self.commit_index > Index(0)) else { return };
         let me = members.member(self.me.incarnation);
         if me.is_none_or(|me| me.standing == Standing::Joining) {
             return;
         }
         let differences = self.differences(members);
-        self.differences_told = true;
+        self.differences_at = None;
         if !differences.is_empty() {
             self.tell(Detail::Turns, || Note::FileDiffers(differences));
         }

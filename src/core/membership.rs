@@ -122,7 +122,8 @@ impl Membership {
     }
 
     /// The members with this one in its name's place; the incarnation that had it is
-    /// former from now on. `None`: that would be more than one change, or beyond a limit.
+    /// former from now on. `None`: that would be more than one change, or beyond a limit,
+    /// or one log under two names, which would count twice.
     pub fn with(&self, member: Member) -> Option<Membership> {
         let before = self.named(&member.name);
         let swaps = before.is_some_and(|before| {
@@ -132,11 +133,12 @@ impl Membership {
                 && before.incarnation != member.incarnation
         });
         let mut next = self.taken(&member.name);
+        let twice = member.incarnation.is_some_and(|of| next.names(of));
         next.former.retain(|former| Some(former.incarnation) != member.incarnation);
         next.members.push(member);
         next.members.sort_by(|a, b| a.name.cmp(&b.name));
         let fits = next.members.len() <= MEMBERS_LIMIT && next.voters().count() <= VOTERS_LIMIT;
-        (!swaps && fits).then_some(next)
+        (!swaps && !twice && fits).then_some(next)
     }
 
     /// The members without the one of that name.
@@ -207,6 +209,13 @@ mod tests {
         assert_eq!((votes.voters().count(), votes.voters_apart(&joins)), (3, 1));
         assert_eq!(votes.voters_apart(&three()), 2);
         assert!(votes.is_former(Incarnation(2)) && !votes.is_former(Incarnation(9)));
+    }
+
+    #[test]
+    fn one_log_has_one_name() {
+        assert_eq!(three().with(member("d", 2, Standing::Joining)), None);
+        assert_eq!(three().with(member("d", 2, Standing::Learner)), None);
+        assert!(three().without("b").with(member("d", 2, Standing::Learner)).is_some());
     }
 
     /// A voter that was never heard is one all the time: its incarnation is found.

@@ -64,6 +64,8 @@ pub enum Message {
     TimeoutNow(TimeoutNow),
     /// You are no member any more.
     Removed(Removed),
+    /// These are the members now: for one who is behind, to know whom to listen to.
+    Introduction(Introduction),
     /// A client's wish to change the members, or who leads, on its way to the leader.
     Change(Change),
     /// The answer to a `Change`.
@@ -82,6 +84,8 @@ pub struct Hello {
     pub echo: u64,
     /// Whether the sender's log is empty of any cluster.
     pub fresh: bool,
+    /// Where the newest members are stated that the sender knows to be committed; 0: none.
+    pub members: Index,
 }
 
 /// The founding record, index 1, term 0 of every log of the cluster; or, from a log
@@ -298,6 +302,17 @@ pub struct TimeoutNow {
 pub struct Removed {
     /// Where the members are stated that do not name it.
     pub index: Index,
+}
+
+/// The members, told by one who knows them to one whose log ends before they are stated,
+/// or that has none. They tell it who is at which address, and nothing else: who votes and
+/// counts is for its own log to say.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Introduction {
+    /// Where they are stated; that is committed.
+    pub index: Index,
+    /// The members, without former ones.
+    pub members: Membership,
 }
 
 /// What a client wants of the members.

@@ -176,7 +176,9 @@ pub struct Core {
     /// What of all that was told to people.
     removal_told: bool,
     majority_lost_told: bool,
-    differences_told: bool,
+    /// When to look whether the file says something else than the members; `None`: that
+    /// is done.
+    differences_at: Option<Time>,
     truncated: Option<Index>,
     notes: Vec<Told>,
 }
@@ -187,7 +189,7 @@ impl Core {
         let configurations = Configurations::of(saved.snapshot.as_ref(), &saved.log);
         let mut lives = Lives::new(&setup.own.name, setup.others.clone(), now);
         if let Some(members) = configurations.current() {
-            lives.members_changed(None, members);
+            lives.members_changed(None, members, configurations.current_index());
         }
         let mut core = Core {
             me: Life { incarnation: saved.incarnation, run },
@@ -220,7 +222,7 @@ impl Core {
             removed_at: None,
             removal_told: false,
             majority_lost_told: false,
-            differences_told: false,
+            differences_at: Some(now.plus(members::DIFFERENCES_AFTER)),
             truncated: None,
             notes: Vec::new(),
             setup,
@@ -254,19 +256,19 @@ impl Core {
             // Somebody still speaks to an earlier run of this node.
             if to.incarnation == self.me.incarnation {
                 self.lives.misaddressed(from, now);
+                self.ask_who_it_is(from, now);
             }
             return Err(Refused::NotForThisLife);
         }
         if !self.lives.heard(from, now) {
-            let member =
-                self.configurations.current().and_then(|members| members.member(from.incarnation));
-            if let Some(member) = member {
-                self.lives.claims(&member.name, from, now);
-            }
+            self.ask_who_it_is(from, now);
             return Err(Refused::NotBelieved);
         }
         if let Message::Found(found) = message {
             return self.on_found(cluster, found, now);
+        }
+        if let Message::Introduction(told) = message {
+            return self.on_introduction(cluster, told);
         }
         // A pre-vote changes nothing (pitfall 9), so it makes nobody belong to a
         // cluster: who is fresh waits for the record, which comes before it.
@@ -278,7 +280,9 @@ impl Core {
         self.tell(Detail::Messages, || Note::Message(format!("got {message:?}")));
         let (life, from) = (from, from.incarnation);
         match message {
-            Message::Hello(_) | Message::Found(_) => unreachable!("handled above"),
+            Message::Hello(_) | Message::Found(_) | Message::Introduction(_) => {
+                unreachable!("handled above")
+            }
             Message::PreVote(m) => self.on_pre_vote(from, m, now),
             Message::PreVoteReply(m) => self.on_pre_vote_reply(from, m, now),
             Message::RequestVote(m) => self.on_request_vote(from, m, now),
@@ -338,9 +342,10 @@ impl Core {
         }
         let fresh = self.hard.cluster.is_none();
         deadline = deadline.min(self.lives.deadline(fresh).unwrap_or(deadline));
-        if fresh {
-            deadline = deadline.min(self.waiting_note_at);
-        }
+        deadline = match fresh {
+            true => deadline.min(self.waiting_note_at),
+            false => deadline.min(self.differences_at.unwrap_or(deadline)),
+        };
         match &self.role {
             Role::Leader(leader) => {
                 let change = leader.changing.as_ref().and_then(|of| self.change_deadline(of));

@@ -372,6 +372,14 @@ impl History {
         .count()
     }
 
+    /// How many changes of the members are committed, founding aside.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn changes(&self) -> u64 {
+        let all = self.committed_entries().iter();
+        let stated = all.filter(|(entry, _)| matches!(entry.payload, Payload::Members(_)));
+        (stated.count() as u64).saturating_sub(1)
+    }
+
     /// How many terms had a leader.
     pub fn leaders(&self) -> usize {
         self.leaders.len()

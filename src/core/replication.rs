@@ -33,7 +33,7 @@ impl Core {
     pub(super) fn append_to_log(&mut self, entry: Entry) -> Index {
         let index = self.log.last_index().next();
         if let Payload::Members(members) = &entry.payload {
-            self.lives.members_changed(self.configurations.current(), members);
+            self.lives.members_changed(self.configurations.current(), members, index);
             self.configurations.push(index, members);
             self.tell(Detail::Turns, || Note::Members(index));
         }
@@ -59,10 +59,10 @@ impl Core {
         self.truncated = Some(self.truncated.map_or(from, |lowest| lowest.min(from)));
         self.durability.truncated(from);
         if self.configurations.truncate_from(from) {
-            if let Some(members) = self.configurations.current() {
-                self.lives.members_changed(None, members);
-            }
             let index = self.configurations.current_index();
+            if let Some(members) = self.configurations.current() {
+                self.lives.members_changed(None, members, index);
+            }
             self.tell(Detail::Turns, || Note::Members(index));
         }
     }

@@ -10,7 +10,8 @@
 //!                payload 0  Empty
 //!                        1  Members  membership
 //!                        2  Client   n length, bytes
-//!   membership   8 cluster, n count, then each member, in order of name
+//!   membership   8 cluster, n count, then each member, in order of name, no
+//!                incarnation twice
 //!                n count, then each former member, with an incarnation
 //!   member       1 head: bit 0 votes, bit 1 IPv6, bit 2 has an incarnation,
 //!                  bit 3 joins, which excludes bit 0; of a former one neither
@@ -20,6 +21,7 @@
 //!   name         1 length (1 to 64), UTF-8
 //! ```
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use bytes::Bytes;
@@ -153,9 +155,14 @@ pub fn take_membership(from: &mut Cursor<'_>) -> Result<Membership, Refusal> {
     let cluster = ClusterId(from.u64()?);
     let count = from.count(MEMBERS_LIMIT)?;
     let mut members: Vec<Member> = Vec::with_capacity(count);
+    let mut incarnations = BTreeSet::new();
     for _ in 0..count {
         let member = take_member(from)?;
         if members.last().is_some_and(|before| !in_order(before, &member)) {
+            return Err(Refusal::Malformed);
+        }
+        // One log under two names would count twice.
+        if member.incarnation.is_some_and(|of| !incarnations.insert(of)) {
             return Err(Refusal::Malformed);
         }
         members.push(member);

@@ -441,15 +441,13 @@ impl<T> Clients<T> {
         end.min(retry).min(self.reads.deadline())
     }
 
-    /// The node takes no further part: everything ends. What was never sent ends
-    /// with `error`.
+    /// The node takes no further part, or none for now: everything ends. What was never
+    /// sent ends with `error`.
     pub(crate) fn end_all(&mut self, error: &RequestError) {
-        let commands = std::mem::take(&mut self.commands);
-        // A node that was removed goes on, and what it sent may yet be applied: no number is
-        // used again.
-        self.base += commands.len() as u64;
+        // Should it take part again, in the same session: what was sent may be applied.
+        self.base += self.commands.len() as u64;
         self.queued_from = self.base;
-        for command in commands.into_iter().flatten() {
+        for command in std::mem::take(&mut self.commands).into_iter().flatten() {
             let answer = match command.attempts {
                 0 => error.clone(),
                 _ => RequestError::Unknown,

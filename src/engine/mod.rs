@@ -487,7 +487,7 @@ fn out_of_time(core: &Core, done: &str, timeout: u64, now: Time) -> RequestError
         );
         return RequestError::Refused { reason };
     }
-    if let Some(names) = core.majority_lost(now) {
+    if let Some(names) = core.majority_lost() {
         let reason = format!(
             "it was not {done} within {} ms: {} lost what they knew, and without them no majority \
              of the voters is left",

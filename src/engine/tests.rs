@@ -428,3 +428,35 @@ fn a_node_that_comes_back_without_its_memory_is_served_and_votes_again() {
     assert_eq!(cluster.core(lost).me().incarnation, before);
     assert_eq!(values(&cluster, lost).len(), 21);
 }
+
+/// Found by the simulator: a node that was removed ended its requests and, added again,
+/// numbered new ones as those, so that its session took them for repeats.
+#[test]
+fn a_node_that_was_removed_and_added_again_numbers_its_requests_on() {
+    let mut cluster = Cluster::new(3, false, 23);
+    let leader = cluster.wait_for_leader();
+    let (removed, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.request(removed, json!("before"));
+    cluster.run_until(SECOND, |cluster| cluster.open_requests() == 0);
+    // Taken, and sent to a leader that does not hear it.
+    cluster.isolate(removed);
+    let never = cluster.request(removed, json!("never"));
+    cluster.run(50 * MILLISECOND);
+    let name = format!("node{removed}");
+    let remove = cluster.ask(other, Request::remove_member(&name));
+    cluster.run_until(2 * SECOND, |cluster| cluster.is_answered(remove));
+    assert!(cluster.answer(remove).is_ok(), "{:?}", cluster.answer(remove));
+    cluster.heal();
+    cluster.run_until(2 * SECOND, |cluster| cluster.is_answered(never));
+    assert_eq!(cluster.answer(never), Err(RequestError::Unknown));
+    let refused = cluster.request(removed, json!("refused"));
+    cluster.run_until(SECOND, |cluster| cluster.is_answered(refused));
+    assert!(matches!(cluster.answer(refused), Err(RequestError::Refused { .. })));
+    let add = cluster.ask(other, Request::add_member(&name, cluster.address(removed)));
+    cluster.run_until(5 * SECOND, |cluster| cluster.is_answered(add));
+    assert!(cluster.answer(add).is_ok(), "{:?}", cluster.answer(add));
+    let after = cluster.request(removed, json!("after"));
+    cluster.run_until(2 * SECOND, |cluster| cluster.is_answered(after));
+    let reply = cluster.answer(after).expect("it is committed");
+    assert_eq!(cluster.value_at(leader, reply.index).as_deref(), Some("\"after\""));
+}

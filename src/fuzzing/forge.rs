@@ -5,8 +5,8 @@ use bytes::Bytes;
 use crate::core::membership::{Former, Member, Membership, Standing};
 use crate::core::message::{
     AppendEntries, AppendEntriesReply, AppendOutcome, Change, ChangeOutcome, ChangeReply, Commit,
-    Found, Heartbeat, HeartbeatReply, Hello, InstallSnapshot, InstallSnapshotReply, Message,
-    PreVote, PreVoteReply, Propose, ReadIndex, ReadIndexReply, Removed, RequestVote,
+    Found, Heartbeat, HeartbeatReply, Hello, InstallSnapshot, InstallSnapshotReply, Introduction,
+    Message, PreVote, PreVoteReply, Propose, ReadIndex, ReadIndexReply, Removed, RequestVote,
     RequestVoteReply, TimeoutNow, WhyNot, Wish,
 };
 use crate::core::snapshot::SnapshotId;
@@ -26,7 +26,7 @@ pub(super) struct Known {
 
 /// A message of any kind, with any fields.
 pub(super) fn message(feed: &mut Feed<'_>, known: &Known) -> Message {
-    let kind = feed.below(20);
+    let kind = feed.below(21);
     let mut number = || feed.number(&known.numbers);
     match kind {
         0 => hello(feed),
@@ -83,6 +83,10 @@ pub(super) fn message(feed: &mut Feed<'_>, known: &Known) -> Message {
         }
         15 => Message::TimeoutNow(TimeoutNow { term: Term(number()) }),
         16 => Message::Removed(Removed { index: Index(number()) }),
+        19 => {
+            let index = Index(number());
+            Message::Introduction(Introduction { index, members: membership(feed, known) })
+        }
         17 => Message::Change(Change { id: number(), retry: feed.flag(), wish: wish(feed) }),
         18 => {
             let (id, index, term) = (number(), Index(number()), Term(number()));
@@ -137,7 +141,8 @@ pub(super) fn hello(feed: &mut Feed<'_>) -> Message {
     };
     let ask = if feed.flag() { 1 + feed.u64() / 2 } else { 0 };
     let echo = if feed.below(4) == 0 { feed.u64() } else { 0 };
-    Message::Hello(Hello { name, ask, echo, fresh: feed.flag() })
+    let members = Index(u64::from(feed.byte()));
+    Message::Hello(Hello { name, ask, echo, fresh: feed.flag(), members })
 }
 
 fn append(feed: &mut Feed<'_>, known: &Known) -> Message {

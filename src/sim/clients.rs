@@ -38,6 +38,8 @@ enum Way {
     Command,
     Query,
     Lookup,
+    /// Other members, or another leader.
+    Wish,
 }
 
 /// A request that was made.
@@ -67,6 +69,7 @@ impl Asked {
             (Way::Command, None) => format!("command {json}"),
             (Way::Query, _) => format!("query {json}"),
             (Way::Lookup, id) => format!("lookup {}", id.as_deref().unwrap_or_default()),
+            (Way::Wish, _) => self.json.clone(),
         }
     }
 }
@@ -271,6 +274,11 @@ impl Clients {
         (Request::query(question), self.asked_for(Way::Query, question.to_string(), None, cell))
     }
 
+    /// An operator's wish.
+    pub(super) fn wish(&mut self, request: &Request) -> Asked {
+        self.asked_for(Way::Wish, format!("{request:?}"), None, None)
+    }
+
     fn asked_for(
         &mut self,
         way: Way,
@@ -376,7 +384,7 @@ impl Clients {
             (Way::Query, _) => CellAnswer::Value(held),
             (Way::Command, Load::Newest) => CellAnswer::Done,
             (Way::Command, _) if asked.id.is_none() => CellAnswer::Was(held),
-            (Way::Command | Way::Lookup, _) => {
+            (Way::Command | Way::Lookup | Way::Wish, _) => {
                 CellAnswer::Settled { index: reply.index, previous: held }
             }
         }
@@ -429,6 +437,11 @@ fn check_kept(asked: &Asked, reply: &Reply, committed: &[(Entry, Term)]) -> Verd
     let place = (reply.index as usize).checked_sub(1);
     let payload = place.and_then(|place| committed.get(place)).map(|(entry, _)| &entry.payload);
     let there = match payload {
+        Some(Payload::Members(members)) if asked.way == Way::Wish => {
+            let told = reply.value.as_object().map(|nodes| nodes.keys().collect::<Vec<_>>());
+            let names = members.members.iter().map(|member| &member.name);
+            told == Some(names.collect())
+        }
         Some(Payload::Client(bytes)) => match Operation::decode(bytes) {
             Some(Operation::Command(command)) => match &asked.id {
                 Some(id) => command.id == Some(id),

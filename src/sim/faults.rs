@@ -54,7 +54,7 @@ pub struct Faults {
     /// done, and a write may be torn.
     pub crashes: u32,
     /// A node dies and comes back without its memory or disk. Only a minority of the
-    /// voters ever does.
+    /// voters is ever lost at a time: one counts as lost until it votes again.
     pub losses: u32,
     /// A node stands still for up to a second, and then sees all at once what came.
     pub pauses: u32,
@@ -69,6 +69,12 @@ pub struct Faults {
     /// A disk is full: the node stops when it needs more room, and cannot start until
     /// there is some.
     pub full_disks: u32,
+    /// Somebody asks that a node become a member, a learner at times.
+    pub additions: u32,
+    /// Somebody asks that a member be none any more.
+    pub removals: u32,
+    /// Somebody asks that another lead.
+    pub transfers: u32,
 }
 
 const fn ms(millis: u64) -> Duration {
@@ -102,6 +108,9 @@ impl Faults {
         hangs: 0,
         disk_failures: 0,
         full_disks: 0,
+        additions: 0,
+        removals: 0,
+        transfers: 0,
     };
 
     /// A mixture of this seed: some worlds have a bad network, some bad disks, some
@@ -128,6 +137,9 @@ impl Faults {
             hangs: some(&[0, 2, 4]),
             disk_failures: some(&[0, 0, 2]),
             full_disks: some(&[0, 0, 2]),
+            additions: some(&[0, 0, 3, 6]),
+            removals: some(&[0, 0, 3]),
+            transfers: some(&[0, 0, 4]),
             ..Faults::NONE
         };
         let mut upto = |of: &[u64]| Duration::from_micros(*chance.pick(of));
@@ -141,7 +153,7 @@ impl Faults {
     }
 
     /// What the adversary may do, by weight, in the order of `Disturbance::ALL`.
-    pub(super) fn weights(&self) -> [u32; 14] {
+    pub(super) fn weights(&self) -> [u32; 17] {
         [
             self.partitions,
             self.isolations,
@@ -157,6 +169,9 @@ impl Faults {
             self.hangs,
             self.disk_failures,
             self.full_disks,
+            self.additions,
+            self.removals,
+            self.transfers,
         ]
     }
 }

@@ -86,6 +86,7 @@ mod clock;
 mod drive;
 mod faults;
 pub mod linear;
+mod members;
 mod network;
 mod node;
 mod plan;
@@ -153,6 +154,8 @@ impl Simulation {
             seed,
             voters,
             learners: *chance.pick(&[0, 0, 0, 1, 2]),
+            spares: 0,
+            beyond: false,
             disks: chance.permille(700),
             loopback: chance.permille(500),
             storm: chance.between(2_000_000, 10_000_000),
@@ -163,7 +166,31 @@ impl Simulation {
             load: if chance.permille(200) { Load::Newest } else { Load::Cells },
             snapshot_every: *chance.pick(&[4, 20, 100, 10_000]),
         };
-        Simulation { plan, faults: Faults::of_seed(seed), sink: None }
+        let faults = Faults::of_seed(seed);
+        let spares = if faults.additions > 0 { chance.between(0, 2) as usize } else { 0 };
+        let plan = Plan { spares, ..plan };
+        Simulation { plan, faults, sink: None }
+    }
+
+    /// The run of this seed in a world whose members come and go: they are added,
+    /// removed and replaced, lose their memory again and again, and hand over. In one of
+    /// four worlds one voter more than a minority may be lost.
+    pub fn of_members(seed: u64) -> Simulation {
+        let mut chance = Chance::new(seed ^ 0x3e3b_e125);
+        let mut some = |of: &[u32]| *chance.pick(of);
+        let faults = Faults {
+            additions: some(&[0, 4, 8]),
+            removals: some(&[0, 3, 6]),
+            transfers: some(&[0, 3, 6]),
+            losses: some(&[1, 3, 6]),
+            crashes: some(&[0, 2]),
+            ..Faults::of_seed(seed)
+        };
+        let voters = *chance.pick(&[1, 2, 2, 3, 3, 4, 5]);
+        let spares = chance.between(0, 3) as usize;
+        let beyond = chance.permille(250);
+        let Simulation { plan, sink, .. } = Simulation::new(seed);
+        Simulation { plan: Plan { voters, spares, beyond, ..plan }, faults, sink }
     }
 
     /// So many voters, 1 to [`VOTERS_LIMIT`].
@@ -185,6 +212,26 @@ impl Simulation {
     pub fn learners(mut self, learners: usize) -> Simulation {
         self.plan.learners = learners;
         self.checked()
+    }
+
+    /// So many nodes that the others' file does not name: they wait until they are asked
+    /// to become members ([`Faults::additions`]). At most [`NODES_LIMIT`] nodes in all.
+    ///
+    /// # Panics
+    ///
+    /// If there are too many.
+    pub fn spares(mut self, spares: usize) -> Simulation {
+        self.plan.spares = spares;
+        self.checked()
+    }
+
+    /// Once in its life one voter more than a minority may lose its memory
+    /// ([`Faults::losses`]). The cluster then goes on only if its leader can carry on
+    /// without it; else it must stop, and say so, and serve nothing in place of what is
+    /// lost.
+    pub fn beyond_a_minority(mut self) -> Simulation {
+        self.plan.beyond = true;
+        self
     }
 
     fn checked(self) -> Simulation {
@@ -271,14 +318,15 @@ impl Simulation {
 
     /// What the seed and the settings make of it, in a few words.
     pub fn describe(&self) -> String {
-        let Plan { voters, learners, disks, loopback, clients, snapshot_every, .. } = self.plan;
+        let Plan { voters, learners, spares, disks, .. } = self.plan;
+        let Plan { loopback, clients, snapshot_every, .. } = self.plan;
         let (disks, paths) = (
             if disks { "disks" } else { "no disks" },
             if loopback { "long datagrams" } else { "datagrams of 1,400 bytes" },
         );
         format!(
-            "{voters} voters, {learners} learners, {disks}, {paths}, {clients} clients, a snapshot \
-             every {snapshot_every} entries"
+            "{voters} voters, {learners} learners, {spares} others, {disks}, {paths}, {clients} \
+             clients, a snapshot every {snapshot_every} entries"
         )
     }
 
@@ -308,7 +356,7 @@ impl Simulation {
 fn run(world: &mut World) -> Result<Report, Box<Violation>> {
     let mut storm = Storm::new(world);
     storm.rage(world)?;
-    let healed_in = storm.heal(world)?;
+    let healed = storm.heal(world)?;
     world.check_all()?;
     Ok(Report {
         seed: world.plan.seed,
@@ -320,7 +368,9 @@ fn run(world: &mut World) -> Result<Report, Box<Violation>> {
         committed: world.history.committed().0,
         leaders: world.history.leaders() as u64,
         lasted: Duration::from_micros(world.now),
-        healed_in: Duration::from_micros(healed_in),
+        changes: world.history.changes(),
+        stopped: healed.stopped,
+        healed_in: Duration::from_micros(healed.took),
         digest: world.story.digest(),
     })
 }

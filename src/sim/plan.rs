@@ -32,6 +32,11 @@ pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) voters: usize,
     pub(super) learners: usize,
+    /// Nodes that the file of the others does not name: they wait until somebody asks
+    /// that they become members.
+    pub(super) spares: usize,
+    /// Whether one more than a minority of the voters may lose its memory, once.
+    pub(super) beyond: bool,
     /// Whether nodes have disks, or keep everything in memory.
     pub(super) disks: bool,
     /// Whether the nodes are on one machine: datagrams of 60,000 bytes, else 1,400.
@@ -52,17 +57,25 @@ pub(super) struct Plan {
 impl Plan {
     /// How many nodes there are.
     pub(super) fn size(&self) -> usize {
-        self.voters + self.learners
+        self.voters + self.learners + self.spares
     }
 
-    /// A line of the file: the first are voters.
+    /// The other nodes of the file that a node has: that of a spare names all.
+    pub(super) fn file_of(&self, place: usize) -> impl Iterator<Item = Neighbor> {
+        let first = self.voters + self.learners;
+        let named = if place < first { first } else { self.size() };
+        (0..named).filter(move |other| *other != place).map(|other| self.neighbor(other))
+    }
+
+    /// A line of the file: the first are voters, and so are spares.
     pub(super) fn neighbor(&self, place: usize) -> Neighbor {
         let ip = match self.loopback {
             true => Ipv4Addr::LOCALHOST,
             false => Ipv4Addr::new(10, 0, 0, 1 + place as u8),
         };
         let address = SocketAddr::from((ip, 7000 + place as u16));
-        Neighbor { name: format!("node{place}"), address, voter: place < self.voters }
+        let learner = (self.voters..self.voters + self.learners).contains(&place);
+        Neighbor { name: format!("node{place}"), address, voter: !learner }
     }
 
     /// The place of the node with that address.

@@ -26,6 +26,12 @@ pub struct Report {
     pub committed: u64,
     /// How many terms had a leader.
     pub leaders: u64,
+    /// How often the members were changed, by request or because one came back without
+    /// its memory.
+    pub changes: u64,
+    /// Whether the cluster stopped in the end, as it must where a majority of its voters
+    /// lost its memory.
+    pub stopped: bool,
     /// How long the run was, in virtual time.
     pub lasted: Duration,
     /// How long after the end of the faults it took until all nodes agreed and every

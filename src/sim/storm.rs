@@ -7,6 +7,7 @@ use super::chance::micros;
 use super::clock::TRUE_RATE;
 use super::drive::Drive;
 use super::faults::Faults;
+use super::members::{self, Stands, stands};
 use super::world::{Step, World};
 
 /// When all faults have ended, the cluster serves again, within a bounded time.
@@ -41,9 +42,12 @@ enum Disturbance {
     Hang,
     Fail,
     Full,
+    Add,
+    Remove,
+    Transfer,
 }
 
-const ALL: [Disturbance; 14] = [
+const ALL: [Disturbance; 17] = [
     Disturbance::Partition,
     Disturbance::Isolation,
     Disturbance::OneWay,
@@ -58,25 +62,22 @@ const ALL: [Disturbance; 14] = [
     Disturbance::Hang,
     Disturbance::Fail,
     Disturbance::Full,
+    Disturbance::Add,
+    Disturbance::Remove,
+    Disturbance::Transfer,
 ];
 
 /// Who does it, and what is left to do.
 pub(super) struct Storm {
-    /// Voters that may still lose their memory.
-    may_forget: usize,
-    /// Voters that have lost it.
-    forgot: Vec<usize>,
+    /// How many more than a minority may lose their memory.
+    beyond: usize,
     /// When each node that is down is started again.
     start_at: Vec<u64>,
 }
 
 impl Storm {
     pub(super) fn new(world: &World) -> Storm {
-        Storm {
-            may_forget: (world.plan.voters - 1) / 2,
-            forgot: Vec::new(),
-            start_at: vec![0; world.nodes.len()],
-        }
+        Storm { beyond: usize::from(world.plan.beyond), start_at: vec![0; world.nodes.len()] }
     }
 
     /// Lives through it.
@@ -157,6 +158,9 @@ impl Storm {
             Disturbance::Hang => hang(world, place),
             Disturbance::Fail => fail_disk(world, place),
             Disturbance::Full => fill_disk(world, place),
+            Disturbance::Add => members::add(world),
+            Disturbance::Remove => members::remove(world),
+            Disturbance::Transfer => members::transfer(world),
         }
         Ok(())
     }
@@ -173,16 +177,16 @@ impl Storm {
         }
     }
 
-    /// A node loses its disk or memory; of the voters only a minority does.
+    /// A node loses its disk or memory; of the voters only a minority does at a time, or
+    /// one more, once, where that is wanted.
     fn lose(&mut self, world: &mut World, place: usize) {
-        let voter = place < world.plan.voters && !self.forgot.contains(&place);
-        if voter {
-            if self.may_forget == 0 {
+        if !members::may_lose(world, place, 0) {
+            if self.beyond == 0 || !members::may_lose(world, place, self.beyond) {
                 world.faults_done -= 1;
                 return;
             }
-            self.may_forget -= 1;
-            self.forgot.push(place);
+            self.beyond = 0;
+            world.tell(place, || "is one more than may be lost".to_string());
         }
         world.crash(place);
         world.lose_memory(place);
@@ -191,7 +195,10 @@ impl Storm {
 
     /// All faults end. One leader, equal logs, every request that is outstanding
     /// ends, and each node answers. Says how long the healing took.
-    pub(super) fn heal(&mut self, world: &mut World) -> Result<u64, Box<super::Violation>> {
+    ///
+    /// Where more than a minority of the voters lost their memory the cluster may have
+    /// stopped instead: then nobody serves, and those that remember say so.
+    pub(super) fn heal(&mut self, world: &mut World) -> Result<Healed, Box<super::Violation>> {
         let late = micros(world.faults.late_by) + micros(world.faults.delay.1);
         end_faults(world);
         let began = world.now;
@@ -202,18 +209,26 @@ impl Storm {
         }
         let end = began + late + HEALED_WITHIN + world.plan.request_timeout;
         world.clients_rest();
+        let stopped = |world: &World| stands(world) == Stands::Stopped;
         let healed = world.run_while_not(end, |world| {
-            world.is_settled() && world.clients.open().next().is_none()
+            let over = world.clients.open().next().is_none();
+            over && (world.is_settled() || stopped(world))
         })?;
         if !healed {
             return fail(world, "nodes do not agree, or requests do not end", end - began);
         }
         let took = world.now - began;
-        // What is later still may depose a leader once more.
+        // What is later still may depose a leader once more, or elect one.
         world.run_until(began + late)?;
+        if stopped(world) {
+            return Ok(Healed { took, stopped: true });
+        }
         for round in 0.. {
             let refused = world.clients.refused + world.clients.unknown;
             for place in 0..world.nodes.len() {
+                if !members::is_member(world, place) {
+                    continue;
+                }
                 for (request, asked) in world.clients.probes() {
                     world.ask(place, request, asked);
                 }
@@ -236,13 +251,21 @@ impl Storm {
         if !world.run_while_not(end, World::is_settled)? {
             return fail(world, "nodes do not agree after the last request", SECOND);
         }
-        Ok(took)
+        Ok(Healed { took, stopped: false })
     }
 }
 
-fn fail(world: &World, what: &str, within: u64) -> Result<u64, Box<super::Violation>> {
+/// How it ended.
+pub(super) struct Healed {
+    /// How long that took, in microseconds.
+    pub(super) took: u64,
+    /// Whether the cluster stopped, because a majority had lost its memory.
+    pub(super) stopped: bool,
+}
+
+fn fail(world: &World, what: &str, within: u64) -> Result<Healed, Box<super::Violation>> {
     let what = format!("{what} within {} ms:\n{}", within / MS, world.describe());
-    world.expect(None, broken(&HEALS, what)).map(|()| 0)
+    world.expect(None, broken(&HEALS, what)).map(|()| Healed { took: 0, stopped: false })
 }
 
 fn end_faults(world: &mut World) {

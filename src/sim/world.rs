@@ -18,7 +18,7 @@
 mod disks;
 mod turn;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -40,6 +40,7 @@ use super::clients::{Asked, Clients};
 use super::clock::{Clock, TRUE_RATE};
 use super::drive::Drive;
 use super::faults::Faults;
+use super::members::{Stands, stands};
 use super::network::Network;
 use super::node::{Input, MachineThread, Node, Running};
 use super::plan::{Load, MakeMachine, Plan};
@@ -71,6 +72,8 @@ pub(super) struct World {
     pub(super) nodes: Vec<Node>,
     /// By log; those of lost memories too, to tell what was true once.
     pub(super) disks: BTreeMap<Incarnation, Disk>,
+    /// Logs that are lost for good.
+    pub(super) gone: BTreeSet<Incarnation>,
     /// The same in bytes, where nodes have disks.
     pub(super) drives: BTreeMap<Incarnation, Drive>,
     pub(super) network: Network,
@@ -116,6 +119,7 @@ impl World {
             disks: nodes.iter().map(|node| (node.incarnation, Disk::default())).collect(),
             drives: nodes.iter().map(|node| (node.incarnation, Drive::new())).collect(),
             nodes,
+            gone: BTreeSet::new(),
             network: Network::new(chance.branch()),
             history: History::with_thorough_every(THOROUGH_EVERY),
             clients: Clients::new(plan.load.clone(), chance.branch()),
@@ -217,9 +221,7 @@ impl World {
     }
 
     fn setup(&self, place: usize) -> Setup {
-        let all = 0..self.plan.size();
-        let others: Vec<Neighbor> =
-            all.filter(|other| *other != place).map(|other| self.plan.neighbor(other)).collect();
+        let others: Vec<Neighbor> = self.plan.file_of(place).collect();
         Setup {
             core: core::Setup {
                 own: self.plan.neighbor(place),
@@ -285,6 +287,7 @@ impl World {
     pub(super) fn lose_memory(&mut self, place: usize) {
         assert!(self.nodes[place].running.is_none(), "{} runs", self.nodes[place].name);
         let incarnation = Incarnation(self.chance.nonzero());
+        self.gone.insert(self.nodes[place].incarnation);
         self.nodes[place].incarnation = incarnation;
         self.nodes[place].remembers = None;
         self.disks.insert(incarnation, Disk::default());
@@ -306,7 +309,14 @@ impl World {
         if running.is_empty() {
             return self.client_rests(client);
         }
-        let place = *self.chance.pick(&running);
+        // Programs mostly ask nodes that can answer.
+        let serves = |place: &usize| {
+            let role = self.core(*place).map(Core::role);
+            !matches!(role, Some(RoleName::Fresh | RoleName::Removed))
+        };
+        let serving: Vec<usize> = running.iter().copied().filter(serves).collect();
+        let any = serving.is_empty() || self.chance.permille(50);
+        let place = *self.chance.pick(if any { &running } else { &serving });
         let requests = self.clients.next();
         let last = requests.len() - 1;
         for (number, (request, asked)) in requests.into_iter().enumerate() {
@@ -477,26 +487,10 @@ impl World {
         self.faults_done + self.network.faults
     }
 
-    /// One leader whom all follow, with one log, all of it committed, durable and
+    /// One leader whom all members follow, with one log, all of it committed, durable and
     /// applied everywhere.
     pub(super) fn is_settled(&self) -> bool {
-        let leads =
-            |place: &usize| self.core(*place).is_some_and(|core| core.role() == RoleName::Leader);
-        let mut leaders = (0..self.nodes.len()).filter(leads);
-        let (Some(leader), None) = (leaders.next(), leaders.next()) else { return false };
-        let Some(leader) = self.core(leader) else { return false };
-        let last = leader.log().last_index();
-        (0..self.nodes.len()).all(|place| {
-            let Some(running) = self.running(place) else { return false };
-            let core = running.engine.core();
-            leader.commit_index() == last
-                && core.leader() == Some(leader.me().incarnation)
-                && core.commit_index() == last
-                && core.log().last_index() == last
-                && core.applicable() == last
-                && running.engine.applied() == last
-                && leader.members().is_some_and(|members| members.names(core.me().incarnation))
-        })
+        stands(self) == Stands::Settled
     }
 
     /// A line a node: for people who look at a failure.

@@ -5,7 +5,7 @@
 //! would need ten; what counts up is a varint.
 //!
 //! ```text
-//!    1  Hello               1 fresh, 8 ask, 8 echo, name
+//!    1  Hello               1 fresh, 8 ask, 8 echo, name, n members
 //!    2  Found               1 first, membership
 //!    3  PreVote             n round, n term, n last_log_index, n last_log_term
 //!    4  PreVoteReply        n round, n term, 1 granted
@@ -33,7 +33,8 @@
 //!                             2  Transfer   name
 //!   20  ChangeReply         n id, 1 outcome:
 //!                             0  Done       n index, n term, membership
-//!                             1  Refused    1 why not, in the order of `WhyNot`
+//!                             1  Refused    1 why not, in the order of `WHY_NOT`
+//!   21  Introduction        n index, membership
 //!
 //!   snapshot     n index, n term, n length, 4 checksum
 //! ```
@@ -51,8 +52,8 @@ use bytes::Bytes;
 
 use crate::core::message::{
     AppendEntries, AppendEntriesReply, AppendOutcome, Change, ChangeOutcome, ChangeReply, Commit,
-    Found, Heartbeat, HeartbeatReply, Hello, InstallSnapshot, InstallSnapshotReply, Message,
-    PreVote, PreVoteReply, Propose, ReadIndex, ReadIndexReply, Removed, RequestVote,
+    Found, Heartbeat, HeartbeatReply, Hello, InstallSnapshot, InstallSnapshotReply, Introduction,
+    Message, PreVote, PreVoteReply, Propose, ReadIndex, ReadIndexReply, Removed, RequestVote,
     RequestVoteReply, TimeoutNow, WhyNot, Wish,
 };
 use crate::core::snapshot::SnapshotId;
@@ -98,6 +99,7 @@ const KIND_TIMEOUT_NOW: u8 = 17;
 const KIND_REMOVED: u8 = 18;
 const KIND_CHANGE: u8 = 19;
 const KIND_CHANGE_REPLY: u8 = 20;
+const KIND_INTRODUCTION: u8 = 21;
 
 const WISH_ADD: u8 = 0;
 const WISH_REMOVE: u8 = 1;
@@ -135,6 +137,7 @@ pub fn encode_message(message: &Message, out: &mut Vec<u8>) {
             out.extend_from_slice(&hello.ask.to_le_bytes());
             out.extend_from_slice(&hello.echo.to_le_bytes());
             put_name(&hello.name, out);
+            put_varint(out, hello.members.0);
         }
         Message::Found(found) => {
             out.extend_from_slice(&[KIND_FOUND, u8::from(found.first)]);
@@ -191,6 +194,10 @@ pub fn encode_message(message: &Message, out: &mut Vec<u8>) {
         }
         Message::TimeoutNow(ask) => put_numbers(KIND_TIMEOUT_NOW, [ask.term.0], out),
         Message::Removed(removed) => put_numbers(KIND_REMOVED, [removed.index.0], out),
+        Message::Introduction(told) => {
+            put_numbers(KIND_INTRODUCTION, [told.index.0], out);
+            put_membership(&told.members, out);
+        }
         Message::Change(change) => {
             put_numbers(KIND_CHANGE, [change.id], out);
             out.push(u8::from(change.retry));
@@ -222,7 +229,8 @@ fn decode(mut cursor: Cursor<'_>) -> Result<Message, Refusal> {
         KIND_HELLO => {
             let fresh = from.flag()?;
             let (ask, echo) = (from.u64()?, from.u64()?);
-            Message::Hello(Hello { name: take_name(from)?.to_string(), ask, echo, fresh })
+            let name = take_name(from)?.to_string();
+            Message::Hello(Hello { name, ask, echo, fresh, members: take_index(from)? })
         }
         KIND_FOUND => {
             Message::Found(Found { first: from.flag()?, members: take_membership(from)? })
@@ -288,6 +296,10 @@ fn decode(mut cursor: Cursor<'_>) -> Result<Message, Refusal> {
             received: from.varint()?,
         }),
         KIND_TIMEOUT_NOW => Message::TimeoutNow(TimeoutNow { term: take_term(from)? }),
+        KIND_INTRODUCTION => Message::Introduction(Introduction {
+            index: take_index(from)?,
+            members: take_membership(from)?,
+        }),
         KIND_REMOVED => Message::Removed(Removed { index: take_index(from)? }),
         KIND_CHANGE => Message::Change(Change {
             id: from.varint()?,

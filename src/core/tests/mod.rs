@@ -7,6 +7,7 @@
 //! `tests/scripts`; `soak` draws faults from a seed. The other files test claim by
 //! claim and pitfall by pitfall.
 
+mod changes;
 mod describe;
 mod disks;
 mod election;

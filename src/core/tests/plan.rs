@@ -11,6 +11,8 @@ pub const MS: u64 = 1_000;
 pub struct Plan {
     pub voters: usize,
     pub learners: usize,
+    /// Nodes that stand in no file but their own, which names all.
+    pub spares: usize,
     pub by_majority: bool,
     pub append_bytes: usize,
     /// So much of the log is kept behind a snapshot.
@@ -23,6 +25,7 @@ impl Plan {
         Plan {
             voters,
             learners: 0,
+            spares: 0,
             by_majority: false,
             append_bytes: 1_000,
             tail_entries: 0,
@@ -36,6 +39,15 @@ impl Plan {
 
     pub fn learners(self, learners: usize) -> Plan {
         Plan { learners, ..self }
+    }
+
+    pub fn spares(self, spares: usize) -> Plan {
+        Plan { spares, ..self }
+    }
+
+    /// How many nodes the file of the first ones names.
+    pub fn in_file(&self) -> usize {
+        self.voters + self.learners
     }
 }
 

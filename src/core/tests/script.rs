@@ -3,7 +3,9 @@
 //! line then.
 //!
 //! ```text
-//!   nodes 3 [learners=1] [founding=majority]    a world; nodes are a, b, c, ...
+//!   nodes 3 [learners=1] [spares=1] [founding=majority]
+//!                                               a world; nodes are a, b, c, ...; spares
+//!                                               stand in no file but their own
 //!   logs term=3 a="1 1 2" b=1                   a world of founded nodes with these logs
 //!   start [a b]                                 all, or these
 //!   run 100                                     so many milliseconds pass
@@ -12,6 +14,10 @@
 //!   timeout a                                   the election timer of a runs out
 //!   silence                                     nobody has heard a leader of late
 //!   propose a x | read a                        a client asks a
+//!   add a e | learn a e                         a client at a wants e to be a voter, or to
+//!                                               learn; `at=f`: where f lives
+//!   remove a c | transfer a b                   c to be no member any more; b to lead
+//!   again a                                     the last wish of a is sent once more
 //!   deliver [from=a] [to=b] [kind=RequestVote]  all of those that are under way, and
 //!                                               those of that kind that come of it
 //!   drop [...] | repeat [...]                   loses them; delivers copies of them
@@ -23,26 +29,34 @@
 //!   spoil a                                     the next snapshot that comes to a is
 //!                                               spoiled before it is opened
 //!   crash a | restart a | forget a              forget: starts with an empty disk
+//!   back a                                      starts with the disk that it lost last
 //!   state [a] | members a | waits a | reads a   looks
+//!   told a                                      what people were told of members there
 //! ```
 //!
 //! A message is printed when it is delivered, hellos and heartbeats are not; the
-//! line of a node is printed when it has changed.
+//! line of a node is printed when it has changed, and so is the answer to a wish when it
+//! has come.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
 
 use goldenscript::{Command, Context, Runner};
 
+use super::super::effect::Note;
 use super::super::membership::Standing;
 use super::super::message::{AppendOutcome, ChangeOutcome, Message, Wish};
 use super::super::snapshot::SnapshotId;
+use super::plan::neighbor;
 use super::world::{Flight, MS, Plan, World};
 
 struct Script {
     world: Option<World>,
     held: Vec<Flight>,
     shown: Vec<String>,
+    /// How many answers of each node were shown.
+    heard: BTreeMap<usize, usize>,
 }
 
 type Output = Result<String, Box<dyn Error>>;
@@ -94,9 +108,10 @@ impl Script {
         let mut args = command.consume_args();
         let voters: usize = args.next_pos().ok_or("how many nodes?")?.parse()?;
         let learners = args.take_key("learners").map_or(Ok(0), str::parse)?;
+        let spares = args.take_key("spares").map_or(Ok(0), str::parse)?;
         let by_majority = args.take_key("founding") == Some("majority");
         args.reject_next()?;
-        let plan = Plan { by_majority, ..Plan::voters(voters).learners(learners) };
+        let plan = Plan { by_majority, ..Plan::voters(voters).learners(learners).spares(spares) };
         self.world = Some(World::new(plan));
         Ok(String::new())
     }
@@ -139,8 +154,29 @@ impl Script {
         copies.into_iter().map(|flight| arrive(world, flight)).collect()
     }
 
+    /// A client's wish: who is asked, and about whom.
+    fn wish(&mut self, command: &Command) -> Output {
+        let mut args = command.consume_args();
+        let asked = place(args.next_pos().ok_or("who is asked?")?);
+        let of = args.next_pos().ok_or("about whom?")?.to_string();
+        let at = args.take_key("at").map(place);
+        args.reject_next()?;
+        let world = self.world();
+        let mut wish = match command.name.as_str() {
+            "remove" => Wish::Remove { name: of },
+            "transfer" => Wish::Transfer { to: of },
+            name => world.adding(place(&of), name == "add"),
+        };
+        if let (Wish::Add { address, .. }, Some(at)) = (&mut wish, at) {
+            *address = neighbor(at, 0).address;
+        }
+        let taken = world.wish(asked, wish);
+        Ok(if taken { "" } else { "nobody to ask" }.to_string())
+    }
+
     fn command(&mut self, command: &Command) -> Output {
         match command.name.as_str() {
+            "add" | "learn" | "remove" | "transfer" => return self.wish(command),
             "nodes" => return self.begin(command),
             "logs" => return self.begin_with_logs(command),
             "deliver" => return Ok(self.deliver(&Filter::of(command)?)),
@@ -196,6 +232,10 @@ impl Script {
             }
             "timeout" => world.timeout(first),
             "silence" => world.silence(),
+            "again" => {
+                let taken = world.wish_again(first);
+                return Ok(if taken { "" } else { "nobody to ask" }.to_string());
+            }
             "propose" => {
                 let taken = world.propose(first, words[1]);
                 return Ok(if taken { "" } else { "nobody to give it to" }.to_string());
@@ -227,6 +267,13 @@ impl Script {
                 world.forget(first);
                 world.start(first);
             }
+            "back" => {
+                if world.is_up(first) {
+                    world.crash(first);
+                }
+                world.put_back(first);
+                world.start(first);
+            }
             _ => return self.look(name, &nodes),
         }
         Ok(String::new())
@@ -247,11 +294,12 @@ impl Script {
                             Standing::Joining => "joins",
                             Standing::Learner => "learner",
                         };
-                        let now = world.nodes[self::place(&member.name)].incarnation;
+                        let node = world.nodes.iter().find(|node| node.name == member.name);
+                        let now = node.map(|node| node.incarnation);
                         let life = match member.incarnation {
                             None => "never heard",
-                            Some(incarnation) if incarnation == now => "this life",
-                            Some(_) => "an earlier life",
+                            incarnation if incarnation == now => "this life",
+                            Some(_) => "another life",
                         };
                         lines += &format!("{} {role}, {life}\n", member.name);
                     }
@@ -260,6 +308,17 @@ impl Script {
                     let waiting = world.core(place).waiting(world.clock(place));
                     let waiting = waiting.map_or("for nothing".to_string(), |w| w.to_string());
                     lines += &format!("{name_of} {waiting}\n");
+                }
+                "told" => {
+                    let of_members = |note: &Note| {
+                        use Note::{FileDiffers, MajorityLost, Removed};
+                        matches!(note, Removed(_) | MajorityLost(_) | FileDiffers(_))
+                    };
+                    for (_, _, note) in world.nodes[place].notes.drain(..) {
+                        if of_members(&note) {
+                            lines += &format!("{name_of} {note}\n");
+                        }
+                    }
                 }
                 "reads" => {
                     for ready in &world.nodes[place].reads {
@@ -276,6 +335,13 @@ impl Script {
     fn changes(&mut self) -> String {
         let Some(world) = &self.world else { return String::new() };
         let mut lines = String::new();
+        for (place, node) in world.nodes.iter().enumerate() {
+            let heard = self.heard.entry(place).or_default();
+            for answer in &node.answers[*heard..] {
+                lines += &format!("{} hears: {}\n", letter(place), outcome(&answer.outcome));
+            }
+            *heard = node.answers.len();
+        }
         let now: Vec<String> =
             (0..world.nodes.len()).map(|place| world.describe_node(place)).collect();
         for (place, line) in now.iter().enumerate() {
@@ -343,6 +409,7 @@ fn show(flight: &Flight, word: &str) -> Option<String> {
             format!("term {} snapshot {}@{} has {}", m.term, m.id.index, m.id.term, m.received)
         }
         Message::TimeoutNow(m) => format!("term {}", m.term),
+        Message::Introduction(_) => return None,
         Message::Removed(m) => format!("as of {}", m.index),
         Message::Change(m) => {
             let again = if m.retry { ", again" } else { "" };
@@ -353,12 +420,16 @@ fn show(flight: &Flight, word: &str) -> Option<String> {
                 Wish::Transfer { to } => format!("{to} is to lead{again}"),
             }
         }
-        Message::ChangeReply(m) => match &m.outcome {
-            ChangeOutcome::Done { index, .. } => format!("done at {index}"),
-            ChangeOutcome::Refused(why) => format!("refused: {why:?}"),
-        },
+        Message::ChangeReply(m) => outcome(&m.outcome),
     };
     Some(format!("{word}{from} -> {to} {} {what}\n", kind(&flight.envelope.message)))
+}
+
+fn outcome(outcome: &ChangeOutcome) -> String {
+    match outcome {
+        ChangeOutcome::Done { index, .. } => format!("done at {index}"),
+        ChangeOutcome::Refused(why) => format!("refused: {why:?}"),
+    }
 }
 
 fn word_of(granted: bool) -> &'static str {
@@ -385,7 +456,8 @@ fn run_folder(topic: &str) {
     assert!(!paths.is_empty(), "{folder:?} holds no script");
     for path in paths {
         println!("{}", path.display());
-        let mut script = Script { world: None, held: Vec::new(), shown: Vec::new() };
+        let mut script =
+            Script { world: None, held: Vec::new(), shown: Vec::new(), heard: BTreeMap::new() };
         goldenscript::run(&mut script, &path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
     }
 }
@@ -399,4 +471,4 @@ macro_rules! topics {
     )* };
 }
 
-topics!(founding election prevote replication reads membership restart snapshot);
+topics!(founding election prevote replication reads membership restart snapshot transfer);

@@ -32,7 +32,8 @@ impl Soak {
         let append_bytes = [20, 60, 400, 5_000][chance.between(0, 3) as usize];
         let compacts = chance.between(0, 2) > 0;
         let tail_entries = chance.between(0, 5);
-        let plan = Plan { voters, learners, by_majority, append_bytes, tail_entries, seed };
+        let plan =
+            Plan { voters, learners, spares: 0, by_majority, append_bytes, tail_entries, seed };
         let may_forget = if by_majority { 0 } else { (voters - 1) / 2 };
         let mut world = World::new(plan);
         world.faults = faults(&mut chance);

@@ -11,8 +11,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use super::super::effect::{Effects, Note, ReadReady, RoleName};
+use super::super::lives::Neighbor;
 use super::super::membership::{Member, Membership, Standing};
-use super::super::message::{Envelope, Message, Propose};
+use super::super::message::{Change, ChangeOutcome, ChangeReply, Envelope, Message, Propose, Wish};
 use super::super::properties::{Disk, History, Verdict, check_bounds};
 use super::super::rng::Rng;
 use super::super::types::{ClusterId, Entry, Incarnation, Payload, Run, Term, Time};
@@ -30,8 +31,8 @@ pub struct Node {
     pub name: String,
     pub core: Option<Core>,
     pub incarnation: Incarnation,
-    /// How many logs the node has had.
-    pub lives: usize,
+    /// The logs that the node has lost, the newest last.
+    pub lost: Vec<Incarnation>,
     /// This node's clock runs ahead of the world's by so much.
     pub ahead: u64,
     /// Writes under way.
@@ -42,6 +43,10 @@ pub struct Node {
     pub spoils: usize,
     pub reads: Vec<ReadReady>,
     pub notes: Vec<(RoleName, Term, Note)>,
+    /// What was answered to wishes of its clients.
+    pub answers: Vec<ChangeReply>,
+    /// The last of these wishes.
+    wish: Option<Change>,
     reads_asked: u64,
 }
 
@@ -68,23 +73,25 @@ pub struct World {
 }
 
 impl World {
-    /// Nodes that were never started: voters first, then learners.
+    /// Nodes that were never started: voters first, then learners, then spares.
     pub fn new(plan: Plan) -> World {
         let mut rng = Rng::new(plan.seed);
         let node = |place: usize, incarnation| Node {
             name: name(place),
             core: None,
             incarnation,
-            lives: 1,
+            lost: Vec::new(),
             ahead: 0,
             writes: VecDeque::new(),
             holds_writes: false,
             spoils: 0,
             reads: Vec::new(),
             notes: Vec::new(),
+            answers: Vec::new(),
+            wish: None,
             reads_asked: 0,
         };
-        let count = plan.voters + plan.learners;
+        let count = plan.in_file() + plan.spares;
         let nodes: Vec<Node> =
             (0..count).map(|place| node(place, Incarnation(rng.next_nonzero()))).collect();
         let disks = nodes.iter().map(|node| (node.incarnation, Disk::default())).collect();
@@ -155,13 +162,20 @@ impl World {
     }
 
     fn setup(&self, place: usize) -> Setup {
-        let count = self.nodes.len();
+        let in_file = self.plan.in_file();
+        // A spare's file names all, and makes the spares voters.
+        let spare = place >= in_file;
+        let count = if spare { self.nodes.len() } else { in_file };
+        let node = |place: usize| Neighbor {
+            name: self.nodes[place].name.clone(),
+            voter: place < self.plan.voters || place >= in_file,
+            ..neighbor(place, self.plan.voters)
+        };
+        let own = node(place);
+        let others = (0..count).map(node).filter(|other| other.name != own.name).collect();
         Setup {
-            own: neighbor(place, self.plan.voters),
-            others: (0..count)
-                .filter(|other| *other != place)
-                .map(|other| neighbor(other, self.plan.voters))
-                .collect(),
+            own,
+            others,
             heartbeat: 30 * MS,
             election_timeout: (150 * MS, 300 * MS),
             founding_by_majority: self.plan.by_majority,
@@ -196,9 +210,16 @@ impl World {
         let incarnation = Incarnation(self.rng.next_nonzero());
         let node = &mut self.nodes[place];
         assert!(node.core.is_none(), "{} runs", node.name);
-        node.incarnation = incarnation;
-        node.lives += 1;
+        node.lost.push(std::mem::replace(&mut node.incarnation, incarnation));
         self.disks.insert(incarnation, Disk::default());
+    }
+
+    /// The disk that a dead node lost last is put back, as it was.
+    pub fn put_back(&mut self, place: usize) {
+        let node = &mut self.nodes[place];
+        assert!(node.core.is_none(), "{} runs", node.name);
+        let old = node.lost.pop().expect("it has lost a disk");
+        node.lost.push(std::mem::replace(&mut node.incarnation, old));
     }
 
     pub fn core(&self, place: usize) -> &Core {
@@ -227,19 +248,21 @@ impl World {
         self.leaders().into_iter().max_by_key(|&place| self.core(place).term())
     }
 
-    /// One leader, all that run follow it, with one log, all of it committed and
-    /// on every disk.
+    /// One leader, and all whose names are members, as far as they run, are members and
+    /// follow it, with one log, all of it committed and on every disk.
     pub fn is_settled(&self) -> bool {
         let [leader] = self.leaders()[..] else { return false };
         let leader = self.core(leader);
-        let mut running = self.nodes.iter().filter_map(|node| node.core.as_ref());
+        let Some(members) = leader.members() else { return false };
+        let named = self.nodes.iter().filter(|node| members.named(&node.name).is_some());
+        let mut running = named.filter_map(|node| node.core.as_ref());
         leader.commit_index() == leader.log().last_index()
             && running.all(|core| {
                 core.leader() == Some(leader.me().incarnation)
                     && core.commit_index() == leader.commit_index()
                     && core.log().last_index() == leader.log().last_index()
                     && core.applicable() == leader.commit_index()
-                    && leader.members().is_some_and(|m| m.names(core.me().incarnation))
+                    && members.names(core.me().incarnation)
             })
     }
 
@@ -292,6 +315,10 @@ impl World {
             let verdict = self.history.check_read(core.me().run, read.id, read.index);
             expect(verdict, &self.plan, self.now, &node.name);
             node.reads.push(read);
+        }
+        for answer in effects.changes.drain(..) {
+            check_answer(&answer, &self.history, core);
+            node.answers.push(answer);
         }
         for outgoing in effects.sends.drain(..) {
             let to = outgoing.address.port() as usize - 1;
@@ -438,6 +465,36 @@ impl World {
         self.step(place, |core, _| core.read(id)).filter(|taken| *taken).map(|_| id)
     }
 
+    /// A client of a node wants the members changed, or another leader. False: nobody to
+    /// ask.
+    pub fn wish(&mut self, place: usize, wish: Wish) -> bool {
+        let node = &mut self.nodes[place];
+        let id = node.wish.as_ref().map_or(1, |last| last.id + 1);
+        let change = Change { id, retry: false, wish };
+        node.wish = Some(change.clone());
+        self.step(place, |core, now| core.change(change, now)) == Some(true)
+    }
+
+    /// The last wish of a node is sent again, as its engine would.
+    pub fn wish_again(&mut self, place: usize) -> bool {
+        let Some(wish) = &mut self.nodes[place].wish else { return false };
+        wish.retry = true;
+        let change = wish.clone();
+        self.step(place, |core, now| core.change(change, now)) == Some(true)
+    }
+
+    /// The wish that a node becomes a member, where it lives.
+    pub fn adding(&self, place: usize, voter: bool) -> Wish {
+        let address = neighbor(place, 0).address;
+        Wish::Add { name: self.nodes[place].name.clone(), address, voter }
+    }
+
+    /// The answer to the last wish of a node, if it has come.
+    pub fn answer(&self, place: usize) -> Option<&ChangeReply> {
+        let id = self.nodes[place].wish.as_ref()?.id;
+        self.nodes[place].answers.iter().rev().find(|answer| answer.id == id)
+    }
+
     /// Nothing passes between these groups and all others.
     pub fn isolate(&mut self, group: &[usize]) {
         for inside in group {
@@ -482,6 +539,15 @@ impl World {
         let envelope = Envelope { cluster, from: sender.me(), to: self.core(to).me(), message };
         self.step(to, |core, now| core.receive(envelope, now)).expect("the node runs")
     }
+}
+
+/// Who hears that the members are as wished finds that committed.
+fn check_answer(answer: &ChangeReply, history: &History, core: &Core) {
+    let ChangeOutcome::Done { index, members, .. } = &answer.outcome else { return };
+    let committed = history.committed_in(core.hard().cluster.unwrap_or_default());
+    let there = committed.get(index.0 as usize - 1).map(|(entry, _)| &entry.payload);
+    let said = matches!(there, Some(Payload::Members(there)) if there.members == members.members);
+    assert!(said, "{members:?} is said to be committed at {index}, and there is {there:?}");
 }
 
 pub fn expect(verdict: Verdict, plan: &Plan, now: u64, name: &str) {

@@ -198,6 +198,10 @@ impl Cluster {
         self.left
     }
 
+    pub(super) fn address(&self, node: usize) -> SocketAddr {
+        self.addresses[node]
+    }
+
     pub(super) fn core(&self, node: usize) -> &Core {
         &self.engines[node].core
     }

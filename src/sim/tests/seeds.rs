@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::super::*;
 
 /// Runs these seeds on all cores.
-fn run_all(seeds: std::ops::Range<u64>) -> Vec<Report> {
+fn run_all(seeds: std::ops::Range<u64>, make: fn(u64) -> Simulation) -> Vec<Report> {
     let next = AtomicU64::new(seeds.start);
     let reports = Mutex::new(Vec::new());
     let work = || {
@@ -17,7 +17,7 @@ fn run_all(seeds: std::ops::Range<u64>) -> Vec<Report> {
             if seed >= seeds.end {
                 return;
             }
-            match Simulation::new(seed).run() {
+            match make(seed).run() {
                 Ok(report) => reports.lock().expect("no other panics").push(report),
                 Err(violation) => panic!("{violation}"),
             }
@@ -38,7 +38,7 @@ fn run_all(seeds: std::ops::Range<u64>) -> Vec<Report> {
 #[test]
 fn two_hundred_seeds() {
     let began = std::time::Instant::now();
-    let reports = run_all(0..200);
+    let reports = run_all(0..200, Simulation::new);
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
     let (steps, faults) = (sum(|r| r.steps), sum(|r| r.faults));
     println!("200 seeds, {steps} steps, {faults} faults in {:?}", began.elapsed());
@@ -46,6 +46,26 @@ fn two_hundred_seeds() {
     assert!(faults > 10_000, "{faults} faults");
     assert!(sum(|r| r.answered) > 50_000 && sum(|r| r.unknown) > 500);
     assert!(sum(|r| r.leaders) > 500, "{} leaders", sum(|r| r.leaders));
+}
+
+/// The same where members are added, removed and replaced, lose their memory again and
+/// again, and hand over; among them clusters of two and of four, and such as lose one
+/// voter more than they can bear: these go on or stop, and say so.
+#[test]
+fn two_hundred_seeds_of_members_that_come_and_go() {
+    let began = std::time::Instant::now();
+    let reports = run_all(0..200, Simulation::of_members);
+    let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
+    let (steps, changes) = (sum(|r| r.steps), sum(|r| r.changes));
+    let stopped = reports.iter().filter(|report| report.stopped).count();
+    println!(
+        "200 seeds, {steps} steps, {changes} changes of the members, {stopped} that stopped, \
+         in {:?}",
+        began.elapsed()
+    );
+    assert!(changes > 1_000, "{changes} changes");
+    assert!(stopped > 0, "none stopped");
+    assert!(sum(|r| r.answered) > 20_000, "{} answers", sum(|r| r.answered));
 }
 
 fn told(seed: u64) -> (Report, Vec<String>) {

@@ -112,8 +112,13 @@ fn snapshot_id() -> impl Strategy<Value = SnapshotId> {
 /// Every kind of message, each as likely as the others.
 fn message() -> impl Strategy<Value = Message> {
     Union::new([
-        (name(), any::<u64>(), any::<u64>(), any::<bool>())
-            .prop_map(|(name, ask, echo, fresh)| Message::Hello(Hello { name, ask, echo, fresh }))
+        (name(), any::<u64>(), any::<u64>(), any::<bool>(), index())
+            .prop_map(|(name, ask, echo, fresh, members)| {
+                Message::Hello(Hello { name, ask, echo, fresh, members })
+            })
+            .boxed(),
+        (index(), membership())
+            .prop_map(|(index, members)| Message::Introduction(Introduction { index, members }))
             .boxed(),
         (any::<bool>(), membership())
             .prop_map(|(first, members)| Message::Found(Found { first, members }))
@@ -364,7 +369,7 @@ fn each_refusal_names_its_reason() {
     let refusal = |bytes: &[u8]| decode_message(bytes).unwrap_err();
     assert_eq!(refusal(&[]), Refusal::TooShort);
     assert_eq!(refusal(&[0]), Refusal::Kind);
-    assert_eq!(refusal(&[KIND_CHANGE_REPLY + 1]), Refusal::Kind);
+    assert_eq!(refusal(&[KIND_INTRODUCTION + 1]), Refusal::Kind);
     assert_eq!(refusal(&[KIND_READ_INDEX, 0x80, 0]), Refusal::Varint);
     assert_eq!(refusal(&[KIND_READ_INDEX, 1, 1]), Refusal::Trailing);
     assert_eq!(refusal(&[KIND_REQUEST_VOTE_REPLY, 1, 2]), Refusal::Malformed);
@@ -378,7 +383,8 @@ fn each_refusal_names_its_reason() {
 fn member_named(name: &str, voter: bool) -> Member {
     let address = "127.0.0.1:1".parse().unwrap();
     let standing = if voter { Standing::Voter } else { Standing::Learner };
-    Member { name: name.to_string(), address, incarnation: Some(Incarnation(1)), standing }
+    let incarnation = Some(Incarnation(u64::from(name.as_bytes()[0])));
+    Member { name: name.to_string(), address, incarnation, standing }
 }
 
 /// The bytes of members, whatever they are.
@@ -403,7 +409,10 @@ fn members_stand_in_order_and_once() {
     assert_eq!(found_of(&[a.clone(), a_again.clone()]), Err(Refusal::Malformed));
     assert_eq!(found_of(&[b.clone(), a.clone()]), Err(Refusal::Malformed));
     assert_eq!(found_of(&[a_again, a.clone()]), Err(Refusal::Malformed));
-    assert_eq!(found_of(&[a.clone(), a]), Err(Refusal::Malformed));
+    assert_eq!(found_of(&[a.clone(), a.clone()]), Err(Refusal::Malformed));
+    // One log under two names would count twice.
+    let twice = Member { name: "b".to_string(), ..member_named("a", true) };
+    assert_eq!(found_of(&[a, member_bytes(&twice)]), Err(Refusal::Malformed));
 }
 
 #[test]
@@ -427,6 +436,6 @@ fn a_member_that_cannot_be_is_refused() {
 #[test]
 #[should_panic(expected = "a name has 1 to 64 bytes")]
 fn a_name_too_long_is_our_own_fault() {
-    let hello = Hello { name: "n".repeat(65), ask: 0, echo: 0, fresh: true };
+    let hello = Hello { name: "n".repeat(65), ask: 0, echo: 0, fresh: true, members: Index(0) };
     encode_message(&Message::Hello(hello), &mut Vec::new());
 }

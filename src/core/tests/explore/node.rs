@@ -190,7 +190,7 @@ impl Node {
         let place = self.core.peers().iter().position(|peer| peer.node.name == name);
         let place = place.expect("a neighbour");
         let echo = self.core.lives.challenge(place, &mut self.core.rng);
-        let message = Message::Hello(Hello { name, ask: 0, echo, fresh: false });
+        let message = Message::Hello(Hello { name, ask: 0, echo, fresh: false, members: Index(0) });
         let envelope = Envelope { cluster: CLUSTER, from: life, to: self.core.me(), message };
         self.core.receive(envelope, NOW).expect("an echo is taken");
     }
@@ -298,7 +298,7 @@ impl Node {
             removed_at,
             removal_told: _,
             majority_lost_told: _,
-            differences_told: _,
+            differences_at: _,
             truncated: _,
             notes: _,
         } = core;
