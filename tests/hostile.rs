@@ -93,6 +93,7 @@ fn hello(name: &str, fresh: bool, ask: u64, echo: u64) -> Vec<u8> {
     part.extend_from_slice(&echo.to_le_bytes());
     part.push(name.len() as u8);
     part.extend_from_slice(name.as_bytes());
+    put(&mut part, 0);
     part
 }
 
@@ -149,12 +150,17 @@ impl Liar {
 
     /// A message of any kind but a hello, as long as it should be, with fields of chance.
     fn message(&mut self) -> Vec<u8> {
-        let kind = 2 + self.chance.below(19) as u8;
+        let kind = 2 + self.chance.below(20) as u8;
         let mut part = vec![kind];
         match kind {
-            2 => {
+            2 | 21 => {
+                match kind {
+                    2 => drop(self.byte_below(&mut part, 2)),
+                    _ => self.numbers(&mut part, 1),
+                }
+                // Some cluster's, without members and without former ones.
                 part.extend_from_slice(&self.chance.bytes(8));
-                put(&mut part, 0);
+                part.extend_from_slice(&[0, 0]);
             }
             3 | 4 => {
                 self.numbers(&mut part, 1);

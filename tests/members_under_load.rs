@@ -9,7 +9,7 @@ use common::load::Load;
 use common::machine::Tally;
 use common::relay::Weather;
 use common::{Plan, answer, ask, until, until_some};
-use kontiki::{RaftNode, Reply, Request, RequestError, Role};
+use kontiki::{Event, RaftNode, Reply, Request, RequestError, Role};
 use serde_json::json;
 
 /// So many requests are acknowledged between two changes.
@@ -23,18 +23,19 @@ fn voters(count: usize) -> Plan {
 /// again, and each time it is the leader that goes. Pitfall 43.
 #[test]
 fn a_cluster_grows_from_one_to_five_and_shrinks_to_one_under_load() {
-    grow_and_shrink(voters(1));
+    grow_and_shrink(voters(1), false);
 }
 
 /// The same with logs on the disk, and with snapshots for whoever comes late.
 #[test]
 fn a_durable_cluster_grows_by_snapshots_and_shrinks_under_load() {
     let keys = json!({"request_timeout_ms": 5_000, "snapshot_every": 50});
-    grow_and_shrink(Plan::voters(1).keys(keys).durable());
+    grow_and_shrink(Plan::voters(1).keys(keys).durable(), true);
 }
 
-fn grow_and_shrink(plan: Plan) {
+fn grow_and_shrink(plan: Plan, by_snapshot: bool) {
     let acknowledged = Load::run(plan, |load| {
+        let events = load.see(|cluster| cluster.configs[0].events());
         for size in 2..=5 {
             load.wait_acknowledged(BETWEEN);
             let place = load.change(|cluster| cluster.newcomer());
@@ -46,6 +47,8 @@ fn grow_and_shrink(plan: Plan) {
             assert!(voters.values().all(|node| node["role"] == "voter"), "{}", reply.value);
             load.see(|cluster| cluster.wait_voter(place));
         }
+        let came = |event| matches!(event, Event::Snapshot { received: true, .. });
+        assert!(!by_snapshot || events.try_iter().any(came), "a newcomer got a snapshot");
         let mut members = vec![0, 1, 2, 3, 4];
         while members.len() > 1 {
             load.wait_acknowledged(BETWEEN);

@@ -97,6 +97,10 @@ impl World {
                 let due = self.now + self.chance.micros(self.faults.apply);
                 self.at(due, Event::MachineIsDone { node: place, start });
             }
+        } else {
+            // Its disk failed when it was told what to keep: what was its own is nobody's.
+            output.datagrams.clear();
+            output.job = None;
         }
         for (ticket, answer) in output.answers.drain(..) {
             self.answered(place, ticket, answer)?;
