@@ -64,6 +64,13 @@ impl Core {
             };
             self.send_hello(place, from, ask, hello.ask);
         }
+        if self.is_outsider(place) {
+            // Not before it has echoed: what it hears then is longer than a hello.
+            match heard {
+                Heard::Believed { .. } => self.introduce_members(place),
+                _ => self.lives.ask_once_more(place, now),
+            }
+        }
         if let Some(index) = self.parted(from.incarnation) {
             self.tell_removed(from, index);
         }
@@ -115,29 +122,41 @@ impl Core {
     /// Any holder of the founding record passes it on to a fresh node that the
     /// record names. Where a snapshot stands for the record, the members of now tell a
     /// fresh node that they name that there is a cluster: it may have to vote before
-    /// anybody leads who could send it the snapshot. And they tell one that came back
-    /// under a member's name who may lead by now: its file need not say.
+    /// anybody leads who could send it the snapshot.
     fn pass_on_record(&mut self, place: usize) {
         let peer = &self.lives.peers()[place];
         let Some(life) = peer.believed.filter(|_| peer.fresh) else { return };
         let (first, members) = match self.log.entry(Index(1)) {
-            Some(Entry { term: Term(0), payload: Payload::Members(record) })
-                if record.names(life.incarnation) =>
-            {
-                (true, &**record)
-            }
-            _ => match self.members() {
+            Some(Entry { term: Term(0), payload: Payload::Members(record) }) => (true, &**record),
+            Some(_) => return,
+            None => match self.members().filter(|_| self.log.base_index() > Index(0)) {
                 Some(members) => (false, members),
                 None => return,
             },
         };
-        let named = first || self.log.base_index() > Index(0) && members.names(life.incarnation);
-        let came_back = members.named(&peer.node.name).is_some_and(|member| {
-            !self.leads() && !members.names(life.incarnation) && member.incarnation.is_some()
-        });
-        if named || came_back {
+        if members.names(life.incarnation) {
             let members = members.clone();
             self.send(life.incarnation, Message::Found(Found { first, members }));
+        }
+    }
+
+    /// Whether a peer came back under a member's name and is not named yet, as far as a
+    /// node knows that does not lead.
+    fn is_outsider(&self, place: usize) -> bool {
+        let peer = &self.lives.peers()[place];
+        let (Some(life), Some(members)) = (peer.believed, self.members()) else { return false };
+        let ours = peer.fresh || peer.cluster == members.cluster;
+        let known = members.names(life.incarnation) || members.is_former(life.incarnation);
+        ours && !known && !self.leads() && members.named(&peer.node.name).is_some()
+    }
+
+    /// An outsider hears who the members are: it has to answer whoever leads them, and its
+    /// file need not say who that may be.
+    fn introduce_members(&mut self, place: usize) {
+        let believed = self.lives.peers()[place].believed;
+        if let (Some(life), Some(members)) = (believed, self.members()) {
+            let members = members.clone();
+            self.send(life.incarnation, Message::Found(Found { first: false, members }));
         }
     }
 
@@ -162,7 +181,7 @@ impl Core {
         }
         if !found.members.names(self.me.incarnation) {
             let came_back = found.members.named(&self.setup.own.name).is_some();
-            if found.first || !came_back || self.hard.cluster.is_some() {
+            if found.first || !came_back || !self.is_outside() {
                 return Err(Refused::NotForThisLife);
             }
             self.lives.introduce(&found.members);
@@ -242,6 +261,14 @@ impl Core {
         self.campaign(now);
     }
 
+    /// Whether this node waits to be made a member: it is fresh, or what admitted it was
+    /// lost with a leader. It asks everybody, again and again.
+    pub(super) fn is_outside(&self) -> bool {
+        let named = self.members().is_some_and(|members| members.names(self.me.incarnation));
+        let removed = self.is_removed();
+        self.hard.cluster.is_none() || !named && !removed && self.leader().is_none()
+    }
+
     /// Whom a fresh node waits for.
     pub fn waiting(&self, now: Time) -> Option<Waiting> {
         if self.hard.cluster.is_some() {
@@ -262,7 +289,7 @@ impl Core {
         self.lives.watch_unnamed(self.configurations.current().filter(|_| leads));
         self.tend_members(now);
         let silent = self.is_removed();
-        for place in self.lives.due(fresh, now) {
+        for place in self.lives.due(self.is_outside(), now) {
             // But whoever speaks to it in a run that it has not met may have made it a
             // member again.
             if silent && !self.lives.peers()[place].is_claimed() {

@@ -64,7 +64,7 @@ use super::types::{ClusterId, Incarnation, Life, Time};
 
 pub use self::founders::{Founding, Own};
 
-/// While this node is fresh it asks this often, in microseconds.
+/// While this node is fresh, or else outside, it asks this often, in microseconds.
 const ASK_FRESH: u64 = 200_000;
 /// Asking starts at this interval and doubles up to `ASK_MOST`.
 const ASK_FIRST: u64 = 50_000;
@@ -115,8 +115,8 @@ pub struct Peer {
     pub heard_at: Option<Time>,
     /// A life that uses the name and has not echoed yet.
     claimed: Option<Life>,
-    /// It speaks to an earlier run of this node, or to none: a `Hello` tells it of this
-    /// one.
+    /// It speaks to an earlier run of this node, or does not speak, or has to prove itself
+    /// once more: it is asked until it echoes.
     misled: bool,
     /// It belongs to this node's cluster, and the members do not name it.
     unnamed: bool,
@@ -223,7 +223,13 @@ impl Lives {
 
     /// Everybody is asked who it is, and so hears of this node.
     pub fn ask_all(&mut self, now: Time) {
-        for peer in &mut self.peers {
+        (0..self.peers.len()).for_each(|place| self.ask_once_more(place, now));
+    }
+
+    /// This peer is asked until it echoes.
+    pub fn ask_once_more(&mut self, place: usize, now: Time) {
+        let peer = &mut self.peers[place];
+        if !peer.misled {
             peer.misled = true;
             peer.ask_soon(now);
         }
@@ -301,16 +307,16 @@ impl Lives {
     }
 
     /// Whom to ask now, because time has come.
-    pub fn due(&mut self, fresh: bool, now: Time) -> Vec<usize> {
+    pub fn due(&mut self, outside: bool, now: Time) -> Vec<usize> {
         let mut due = Vec::new();
         for (place, peer) in self.peers.iter_mut().enumerate() {
             if peer.asks >= CLAIM_ASKS && (peer.believed.is_some() || peer.former) {
                 peer.claimed = None;
             }
-            if !peer.wants_asking(fresh) || now < peer.ask_at {
+            if !peer.wants_asking(outside) || now < peer.ask_at {
                 continue;
             }
-            let wait = match (fresh, peer.fresh || peer.unnamed || peer.met) {
+            let wait = match (outside, peer.fresh || peer.unnamed || peer.met) {
                 (true, _) => ASK_FRESH,
                 (false, true) => ASK_FRESH << peer.asks.min(3),
                 (false, false) => ASK_FIRST << peer.asks.min(5),
@@ -378,7 +384,7 @@ impl Lives {
         self.find_believed();
     }
 
-    /// A fresh node hears who the members are of whom it was one: whoever leads them has
+    /// Who was a member, and is outside, hears who the members are: whoever leads them has
     /// to be answered.
     pub fn introduce(&mut self, members: &Membership) {
         let own_name = self.own_name.clone();
@@ -441,8 +447,8 @@ impl Lives {
     }
 
     /// When the next asking is due.
-    pub fn deadline(&self, fresh: bool) -> Option<Time> {
-        self.peers.iter().filter(|peer| peer.wants_asking(fresh)).map(|peer| peer.ask_at).min()
+    pub fn deadline(&self, outside: bool) -> Option<Time> {
+        self.peers.iter().filter(|peer| peer.wants_asking(outside)).map(|peer| peer.ask_at).min()
     }
 
     /// These have to say once more that they are fresh.
@@ -577,10 +583,11 @@ impl Peer {
         self.asks = 0;
     }
 
-    /// Fresh nodes ask everybody, and everybody asks the fresh: what a node says
-    /// of an empty log must be recent for anything to be built on it.
-    fn wants_asking(&self, fresh: bool) -> bool {
-        fresh
+    /// Fresh nodes ask everybody, as do others that are outside, and everybody asks the
+    /// fresh: what a node says of an empty log must be recent for anything to be built on
+    /// it.
+    fn wants_asking(&self, outside: bool) -> bool {
+        outside
             || self.fresh
             || self.met
             || self.believed.is_none() && !self.former
