@@ -47,10 +47,6 @@ impl Core {
         }
         if self.leader().is_some() {
             self.become_follower(self.hard.term, None, now, "heard no leader for too long");
-            // Who asks nobody for a vote would never hear that it was removed.
-            if !self.may_campaign() && !self.is_removed() {
-                self.lives.ask_all(now);
-            }
         }
         if self.disk_hangs(now).is_some() {
             // It could not even vote for itself.
@@ -143,6 +139,10 @@ impl Core {
         self.step(|| format!("{} a pre-vote to {name} for term {}", gives(granted), m.term));
         let reply = PreVoteReply { round: m.round, term: self.hard.term, granted };
         self.send(from, Message::PreVoteReply(reply));
+        // It may know no leader because it does not know its name.
+        if self.leader().is_some() {
+            self.introduce_members(from);
+        }
     }
 
     /// Whether a leader was heard within the shortest election timeout; a leader

@@ -7,7 +7,7 @@ use super::lives::{Founding, Heard, Own, Says};
 use super::membership::{Member, Membership};
 use super::message::{Envelope, Found, Hello, Message};
 use super::state::{Refused, Role};
-use super::types::{ClusterId, Entry, Index, Life, Payload, Term, Time};
+use super::types::{ClusterId, Entry, Incarnation, Index, Life, Payload, Term, Time};
 
 /// A node that waits says so this often, in microseconds.
 const WAITING_NOTE: u64 = 3_000_000;
@@ -64,12 +64,15 @@ impl Core {
             };
             self.send_hello(place, from, ask, hello.ask);
         }
-        if self.is_outsider(place) {
-            // Not before it has echoed: what it hears then is longer than a hello.
-            match heard {
-                Heard::Believed { .. } => self.introduce_members(place),
-                _ => self.lives.ask_once_more(place, now),
+        match heard {
+            Heard::Believed { .. } if self.lives.found_seeking(place) => {
+                self.introduce_members(from.incarnation);
             }
+            // Not before it has echoed: what it hears then is longer than a hello.
+            Heard::Known(_) if hello.ask != 0 && self.members_may_be_news() => {
+                self.lives.seeks(place, now);
+            }
+            _ => {}
         }
         if let Some(index) = self.parted(from.incarnation) {
             self.tell_removed(from, index);
@@ -140,23 +143,24 @@ impl Core {
         }
     }
 
-    /// Whether a peer came back under a member's name and is not named yet, as far as a
-    /// node knows that does not lead.
-    fn is_outsider(&self, place: usize) -> bool {
-        let peer = &self.lives.peers()[place];
-        let (Some(life), Some(members)) = (peer.believed, self.members()) else { return false };
-        let ours = peer.fresh || peer.cluster == members.cluster;
-        let known = members.names(life.incarnation) || members.is_former(life.incarnation);
-        ours && !known && !self.leads() && members.named(&peer.node.name).is_some()
+    /// Whether the members are others than those of the first record, and so perhaps than
+    /// those of anybody's file; a leader speaks to them by itself.
+    fn members_may_be_news(&self) -> bool {
+        !self.leads() && self.configurations.current_index() > Index(1)
     }
 
-    /// An outsider hears who the members are: it has to answer whoever leads them, and its
-    /// file need not say who that may be.
-    fn introduce_members(&mut self, place: usize) {
-        let believed = self.lives.peers()[place].believed;
-        if let (Some(life), Some(members)) = (believed, self.members()) {
+    /// A member, or one that came back under a member's name, knows no leader. It hears who
+    /// the members are: it has to answer whoever leads them, and neither its file nor its
+    /// log need say who that may be.
+    pub(super) fn introduce_members(&mut self, to: Incarnation) {
+        let (Some(peer), Some(members)) = (self.lives.by_incarnation(to), self.members()) else {
+            return;
+        };
+        let ours = peer.fresh || peer.cluster == members.cluster;
+        let member = members.named(&peer.node.name).is_some() && !members.is_former(to);
+        if ours && member && self.members_may_be_news() {
             let members = members.clone();
-            self.send(life.incarnation, Message::Found(Found { first: false, members }));
+            self.send(to, Message::Found(Found { first: false, members }));
         }
     }
 
@@ -179,13 +183,13 @@ impl Core {
         if self.hard.cluster.is_some_and(|own| own != cluster) {
             return Err(Refused::ForeignCluster);
         }
+        let named = found.members.named(&self.setup.own.name).is_some();
+        let seeks = !found.first && named && self.leader().is_none();
+        if seeks {
+            self.lives.introduce(&found.members, self.configurations.current());
+        }
         if !found.members.names(self.me.incarnation) {
-            let came_back = found.members.named(&self.setup.own.name).is_some();
-            if found.first || !came_back || !self.is_outside() {
-                return Err(Refused::NotForThisLife);
-            }
-            self.lives.introduce(&found.members);
-            return Ok(());
+            return if seeks { Ok(()) } else { Err(Refused::NotForThisLife) };
         }
         if self.log.is_empty() {
             self.adopt(cluster, found.first.then_some(found.members));
@@ -261,12 +265,11 @@ impl Core {
         self.campaign(now);
     }
 
-    /// Whether this node waits to be made a member: it is fresh, or what admitted it was
-    /// lost with a leader. It asks everybody, again and again.
+    /// Whether this node is fresh, or knows no leader and asks nobody for a vote: it asks
+    /// everybody who they are, again and again, and so it hears what became of it.
     pub(super) fn is_outside(&self) -> bool {
-        let named = self.members().is_some_and(|members| members.names(self.me.incarnation));
-        let removed = self.is_removed();
-        self.hard.cluster.is_none() || !named && !removed && self.leader().is_none()
+        let idle = || self.leader().is_none() && !self.may_campaign() && !self.is_removed();
+        self.hard.cluster.is_none() || idle()
     }
 
     /// Whom a fresh node waits for.
@@ -289,7 +292,7 @@ impl Core {
         self.lives.watch_unnamed(self.configurations.current().filter(|_| leads));
         self.tend_members(now);
         let silent = self.is_removed();
-        for place in self.lives.due(self.is_outside(), now) {
+        for place in self.lives.due(fresh, self.is_outside(), now) {
             // But whoever speaks to it in a run that it has not met may have made it a
             // member again.
             if silent && !self.lives.peers()[place].is_claimed() {

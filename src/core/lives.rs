@@ -64,7 +64,7 @@ use super::types::{ClusterId, Incarnation, Life, Time};
 
 pub use self::founders::{Founding, Own};
 
-/// While this node is fresh, or else outside, it asks this often, in microseconds.
+/// While this node is fresh it asks this often, in microseconds.
 const ASK_FRESH: u64 = 200_000;
 /// Asking starts at this interval and doubles up to `ASK_MOST`.
 const ASK_FIRST: u64 = 50_000;
@@ -115,9 +115,12 @@ pub struct Peer {
     pub heard_at: Option<Time>,
     /// A life that uses the name and has not echoed yet.
     claimed: Option<Life>,
-    /// It speaks to an earlier run of this node, or does not speak, or has to prove itself
-    /// once more: it is asked until it echoes.
+    /// It speaks to an earlier run of this node: a `Hello` tells it of this one.
     misled: bool,
+    /// It asks though it is believed: it knows no leader, and perhaps not its name.
+    seeks: bool,
+    /// It is met because others have said that it is a member.
+    introduced: bool,
     /// It belongs to this node's cluster, and the members do not name it.
     unnamed: bool,
     /// When any life last used the name.
@@ -221,18 +224,18 @@ impl Lives {
         }
     }
 
-    /// Everybody is asked who it is, and so hears of this node.
-    pub fn ask_all(&mut self, now: Time) {
-        (0..self.peers.len()).for_each(|place| self.ask_once_more(place, now));
-    }
-
-    /// This peer is asked until it echoes.
-    pub fn ask_once_more(&mut self, place: usize, now: Time) {
+    /// A peer that is believed asks: it is asked to echo, and hears who the members are.
+    pub fn seeks(&mut self, place: usize, now: Time) {
         let peer = &mut self.peers[place];
-        if !peer.misled {
-            peer.misled = true;
+        if !peer.seeks {
+            peer.seeks = true;
             peer.ask_soon(now);
         }
+    }
+
+    /// Whether a peer that has just echoed was asked for that.
+    pub fn found_seeking(&mut self, place: usize) -> bool {
+        std::mem::take(&mut self.peers[place].seeks)
     }
 
     /// The members name this life, or did, and it is not believed under that name: it is
@@ -307,16 +310,17 @@ impl Lives {
     }
 
     /// Whom to ask now, because time has come.
-    pub fn due(&mut self, outside: bool, now: Time) -> Vec<usize> {
+    pub fn due(&mut self, fresh: bool, outside: bool, now: Time) -> Vec<usize> {
         let mut due = Vec::new();
         for (place, peer) in self.peers.iter_mut().enumerate() {
+            peer.seeks &= peer.asks < CLAIM_ASKS;
             if peer.asks >= CLAIM_ASKS && (peer.believed.is_some() || peer.former) {
                 peer.claimed = None;
             }
             if !peer.wants_asking(outside) || now < peer.ask_at {
                 continue;
             }
-            let wait = match (outside, peer.fresh || peer.unnamed || peer.met) {
+            let wait = match (fresh, outside || peer.fresh || peer.unnamed || peer.met) {
                 (true, _) => ASK_FRESH,
                 (false, true) => ASK_FRESH << peer.asks.min(3),
                 (false, false) => ASK_FIRST << peer.asks.min(5),
@@ -373,24 +377,30 @@ impl Lives {
         }
         self.peers.retain(|peer| {
             let name = &peer.node.name;
-            peer.in_file.is_some() || peer.met || peer.former || now.named(name).is_some()
+            peer.is_met() || peer.former || now.named(name).is_some()
         });
         for peer in &mut self.peers {
             let stated = peer.former || now.named(&peer.node.name).is_some();
-            if let Some(address) = peer.in_file.filter(|_| !stated && !peer.met) {
+            if let Some(address) = peer.in_file.filter(|_| !stated && !peer.met && !peer.introduced)
+            {
                 peer.move_to(address);
             }
         }
         self.find_believed();
     }
 
-    /// Who was a member, and is outside, hears who the members are: whoever leads them has
-    /// to be answered.
-    pub fn introduce(&mut self, members: &Membership) {
+    /// Who knows no leader hears who the members are by now: whoever leads them has to be
+    /// answered. What was said so before is over.
+    pub fn introduce(&mut self, members: &Membership, own: Option<&Membership>) {
         let own_name = self.own_name.clone();
-        for member in members.members.iter().filter(|member| member.name != own_name) {
-            self.peer_at(&member.name, member.address);
+        for peer in &mut self.peers {
+            peer.introduced = false;
         }
+        for member in members.members.iter().filter(|member| member.name != own_name) {
+            self.peer_at(&member.name, member.address).introduced = true;
+        }
+        let named = |name: &str| own.is_some_and(|own| own.named(name).is_some());
+        self.peers.retain(|peer| peer.is_met() || peer.former || named(&peer.node.name));
         self.find_believed();
     }
 
@@ -524,6 +534,8 @@ impl Peer {
             heard_at: None,
             claimed: None,
             misled: false,
+            seeks: false,
+            introduced: false,
             unnamed: false,
             sign_at: None,
             echoed_at: None,
@@ -537,6 +549,11 @@ impl Peer {
             asks: 0,
             superseded: VecDeque::new(),
         }
+    }
+
+    /// Whether it is a peer whatever this node's log says.
+    fn is_met(&self) -> bool {
+        self.in_file.is_some() || self.met || self.introduced
     }
 
     /// Whether a life uses its name that has not echoed.
@@ -593,6 +610,7 @@ impl Peer {
             || self.believed.is_none() && !self.former
             || self.claimed.is_some()
             || self.misled
+            || self.seeks
             || self.unnamed
     }
 }

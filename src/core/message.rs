@@ -91,7 +91,7 @@ pub struct Found {
     /// Whether this is the record itself.
     pub first: bool,
     /// The first members, each with its incarnation; without the record, those of
-    /// now. They name the addressee, or its name, under which it came back.
+    /// now, which name the addressee, or another life under its name.
     pub members: Membership,
 }
 

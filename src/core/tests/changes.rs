@@ -466,6 +466,31 @@ fn led_by_a_newcomer() -> World {
     world
 }
 
+/// The same for one that remembers, and was down while that one came; be it a learner.
+#[test]
+fn who_was_down_while_the_leader_came_finds_it() {
+    for (learners, place) in [(0, 1), (1, 3)] {
+        let mut world = World::new(Plan::voters(3).learners(learners).spares(1));
+        let newcomer = 3 + learners;
+        (0..newcomer).for_each(|place| world.start(place));
+        world.run_until(1_000 * MS, "a leader", World::is_settled);
+        world.run_for(1_000 * MS);
+        world.crash(place);
+        world.start(newcomer);
+        let wish = world.adding(newcomer, true);
+        assert!(world.wish(0, wish));
+        done(&mut world, 0);
+        let to = world.nodes[newcomer].name.clone();
+        assert!(world.wish(0, Wish::Transfer { to }));
+        world.run_until(1_000 * MS, "the newcomer to lead", |world| {
+            world.leaders() == [newcomer] && world.is_settled()
+        });
+        world.start(place);
+        world.run_until(3_000 * MS, "its return", World::is_settled);
+        assert_eq!(world.leaders(), [newcomer]);
+    }
+}
+
 fn is_taken_back(world: &mut World, place: usize) {
     world.run_until(2_000 * MS, "its return", World::is_settled);
     world.run_for(100 * MS);
