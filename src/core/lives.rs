@@ -22,7 +22,8 @@
 //!
 //! Peers are the nodes of the file, and whom the log's members name, or named of late, at
 //! the address that the log states. The file starts a cluster; after that it only says
-//! whom else to listen to.
+//! whom else to listen to. Whoever leads by now may stand in neither: so a node that knows
+//! no leader hears from those that follow one who the members are, and listens to them too.
 //!
 //! Founding. The first voter of the file, in order of names, founds when every
 //! voter of the file has just echoed and said that it is fresh, in answer to a
