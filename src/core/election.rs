@@ -47,10 +47,6 @@ impl Core {
         }
         if self.leader().is_some() {
             self.become_follower(self.hard.term, None, now, "heard no leader for too long");
-            // Who asks nobody for a vote would never hear that it was removed.
-            if !self.may_campaign() && !self.is_removed() {
-                self.lives.ask_all(now);
-            }
         }
         if self.disk_hangs(now).is_some() {
             // It could not even vote for itself.

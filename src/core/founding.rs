@@ -281,6 +281,13 @@ impl Core {
         }
     }
 
+    /// Whether this node knows nobody who tells it anything, and may not campaign: it asks
+    /// whoever it knows, so as to be admitted, or told where it stands.
+    pub(super) fn is_outside(&self) -> bool {
+        let idle = || self.leader().is_none() && !self.may_campaign() && !self.is_removed();
+        self.hard.cluster.is_none() || idle()
+    }
+
     pub(super) fn tick_lives(&mut self, now: Time) {
         self.try_found(now);
         let fresh = self.hard.cluster.is_none();
@@ -288,7 +295,7 @@ impl Core {
         self.lives.watch_unnamed(self.configurations.current().filter(|_| leads));
         self.tend_members(now);
         let silent = self.is_removed();
-        for place in self.lives.due(fresh, now) {
+        for place in self.lives.due(fresh, self.is_outside(), now) {
             // But whoever speaks to it in a run that it has not met may have made it a
             // member again.
             if silent && !self.lives.peers()[place].is_claimed() {

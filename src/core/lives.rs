@@ -240,14 +240,6 @@ impl Lives {
         }
     }
 
-    /// Everybody is asked who it is, and so hears of this node.
-    pub fn ask_all(&mut self, now: Time) {
-        for peer in &mut self.peers {
-            peer.misled = true;
-            peer.ask_soon(now);
-        }
-    }
-
     /// The members name this life, or did, and it is not believed under that name: it is
     /// asked who it is; a former one even if another has taken its place, to be told.
     pub fn claims(&mut self, name: &str, from: Life, former: bool, now: Time) {
@@ -324,18 +316,18 @@ impl Lives {
     }
 
     /// Whom to ask now, because time has come.
-    pub fn due(&mut self, fresh: bool, now: Time) -> Vec<usize> {
+    pub fn due(&mut self, fresh: bool, outside: bool, now: Time) -> Vec<usize> {
         let mut due = Vec::new();
         for (place, peer) in self.peers.iter_mut().enumerate() {
             if peer.asks >= CLAIM_ASKS && (peer.believed.is_some() || peer.former) {
                 peer.claimed = None;
             }
-            if !peer.wants_asking(fresh) || now < peer.ask_at {
+            if !peer.wants_asking(outside) || now < peer.ask_at {
                 continue;
             }
             // Who is met for a wish is asked often: the wish does not wait for long, and what
             // is lost is not to be taken for nobody there.
-            let wait = match (fresh || peer.met, peer.fresh || peer.unnamed) {
+            let wait = match (fresh || peer.met, outside || peer.fresh || peer.unnamed) {
                 (true, _) => ASK_FRESH,
                 (false, true) => ASK_FRESH << peer.asks.min(3),
                 (false, false) => ASK_FIRST << peer.asks.min(5),
@@ -501,8 +493,8 @@ impl Lives {
     }
 
     /// When the next asking is due.
-    pub fn deadline(&self, fresh: bool) -> Option<Time> {
-        self.peers.iter().filter(|peer| peer.wants_asking(fresh)).map(|peer| peer.ask_at).min()
+    pub fn deadline(&self, outside: bool) -> Option<Time> {
+        self.peers.iter().filter(|peer| peer.wants_asking(outside)).map(|peer| peer.ask_at).min()
     }
 
     /// These have to say once more that they are fresh.
@@ -633,10 +625,11 @@ impl Peer {
         self.asks = 0;
     }
 
-    /// Fresh nodes ask everybody, and everybody asks the fresh: what a node says
-    /// of an empty log must be recent for anything to be built on it.
-    fn wants_asking(&self, fresh: bool) -> bool {
-        fresh
+    /// Fresh nodes ask everybody, as do others that are outside, and everybody asks the
+    /// fresh: what a node says of an empty log must be recent for anything to be built on
+    /// it.
+    fn wants_asking(&self, outside: bool) -> bool {
+        outside
             || self.fresh
             || self.met
             || self.curious

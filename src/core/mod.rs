@@ -341,7 +341,8 @@ impl Core {
             return deadline;
         }
         let fresh = self.hard.cluster.is_none();
-        deadline = deadline.min(self.lives.deadline(fresh).unwrap_or(deadline));
+        let asks = self.is_outside();
+        deadline = deadline.min(self.lives.deadline(asks).unwrap_or(deadline));
         deadline = match fresh {
             true => deadline.min(self.waiting_note_at),
             false => deadline.min(self.differences_at.unwrap_or(deadline)),

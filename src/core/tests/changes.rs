@@ -6,7 +6,8 @@ use super::super::message::{
     HeartbeatReply, Message, PreVote, PreVoteReply, RequestVote, RequestVoteReply, TimeoutNow,
     WhyNot, Wish,
 };
-use super::super::state::{Refused, Role};
+use super::super::properties::Disk;
+use super::super::state::{Hard, Refused, Role};
 use super::super::types::{Index, Term};
 use super::world::{Flight, MS, Plan, World};
 
@@ -450,10 +451,9 @@ fn a_learner_that_was_cut_off_hears_that_it_was_removed() {
     world.run_until(5_000 * MS, "c to know", |world| was_told(world, 2));
 }
 
-/// A member loses its memory while one leads that its file does not name: the others tell
-/// it who the members are, or it would not know the leader's name, and never be back.
-#[test]
-fn who_forgot_is_taken_back_by_a_leader_that_its_file_does_not_name() {
+/// A cluster of three and `d`, which joined later, stands in no file but its own, and
+/// leads.
+fn led_by_a_newcomer() -> World {
     let mut world = three_and(1);
     world.start(3);
     let wish = world.adding(3, true);
@@ -463,9 +463,59 @@ fn who_forgot_is_taken_back_by_a_leader_that_its_file_does_not_name() {
     world.run_until(1_000 * MS, "d to lead", |world| world.leaders() == [3] && world.is_settled());
     world.crash(1);
     world.forget(1);
-    world.start(1);
-    world.run_until(2_000 * MS, "b to be back", World::is_settled);
+    world
+}
+
+/// The same for one that remembers, and was down while that one came; be it a learner.
+#[test]
+fn who_was_down_while_the_leader_came_finds_it() {
+    for (learners, place) in [(0, 1), (1, 3)] {
+        let mut world = World::new(Plan::voters(3).learners(learners).spares(1));
+        let newcomer = 3 + learners;
+        (0..newcomer).for_each(|place| world.start(place));
+        world.run_until(1_000 * MS, "a leader", World::is_settled);
+        world.run_for(1_000 * MS);
+        world.crash(place);
+        world.start(newcomer);
+        let wish = world.adding(newcomer, true);
+        assert!(world.wish(0, wish));
+        done(&mut world, 0);
+        let to = world.nodes[newcomer].name.clone();
+        assert!(world.wish(0, Wish::Transfer { to }));
+        world.run_until(1_000 * MS, "the newcomer to lead", |world| {
+            world.leaders() == [newcomer] && world.is_settled()
+        });
+        world.start(place);
+        world.run_until(3_000 * MS, "its return", World::is_settled);
+        assert_eq!(world.leaders(), [newcomer]);
+    }
+}
+
+fn is_taken_back(world: &mut World, place: usize) {
+    world.run_until(2_000 * MS, "its return", World::is_settled);
     world.run_for(100 * MS);
     assert_eq!(world.leaders(), [3]);
-    assert!(world.core(3).members().unwrap().is_voter(world.nodes[1].incarnation));
+    assert!(world.core(3).members().unwrap().is_voter(world.nodes[place].incarnation));
+}
+
+/// A member loses its memory while one leads that its file does not name: the others tell
+/// it who the members are, or it would not know the leader's name, and never be back.
+#[test]
+fn who_forgot_is_taken_back_by_a_leader_that_its_file_does_not_name() {
+    let mut world = led_by_a_newcomer();
+    world.start(1);
+    is_taken_back(&mut world, 1);
+}
+
+/// The same where what admitted it was lost with a leader: it belongs to the cluster, is
+/// fresh no more, and keeps asking those that it knows.
+#[test]
+fn who_was_admitted_in_vain_is_taken_back_by_such_a_leader() {
+    let mut world = led_by_a_newcomer();
+    let cluster = world.core(0).hard().cluster;
+    let hard = Hard { cluster, term: Term(1), voted_for: None };
+    let incarnation = world.nodes[1].incarnation;
+    world.disks.insert(incarnation, Disk { hard, ..Disk::default() });
+    world.start(1);
+    is_taken_back(&mut world, 1);
 }
