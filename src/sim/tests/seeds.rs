@@ -63,7 +63,7 @@ fn two_hundred_seeds_of_members_that_come_and_go() {
          in {:?}",
         began.elapsed()
     );
-    assert!(changes > 1_000, "{changes} changes");
+    assert!(changes > 700, "{changes} changes");
     assert!(stopped > 0, "none stopped");
     assert!(sum(|r| r.answered) > 20_000, "{} answers", sum(|r| r.answered));
 }
