@@ -53,6 +53,8 @@
 //! cluster.
 
 mod founders;
+#[cfg(test)]
+mod orders;
 
 use std::collections::{BTreeMap, VecDeque};
 
