@@ -1,8 +1,6 @@
 //! What the exploration of lives asks of them: that a peer be asked now, that what only
 //! measures time be set anew, and that what only counts become an order.
 
-use std::hash::{Hash, Hasher};
-
 use super::{AT_ONCE, Lives, Peer, Time};
 
 impl Lives {
@@ -66,11 +64,12 @@ impl Lives {
     }
 
     /// All of that.
-    pub fn hash_all(&self, hasher: &mut impl Hasher) {
+    pub fn hash_all(&self, hasher: &mut impl std::hash::Hasher) {
         for peer in &self.peers {
             let Peer { believed, fresh, cluster, ask, drawn, echoed, born, named, .. } = peer;
-            (believed, fresh, cluster, ask, drawn, echoed, born, named).hash(hasher);
-            peer.superseded.hash(hasher);
+            let known = (believed, fresh, cluster, &peer.superseded);
+            let order = (ask, drawn, echoed, born, named);
+            std::hash::Hash::hash(&(known, order), hasher);
         }
     }
 

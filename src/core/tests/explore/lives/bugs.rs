@@ -11,7 +11,7 @@ use super::model::Cluster;
 use super::node::place_of;
 use super::step::Packet;
 use super::walk;
-use super::{BELIEVED_IN_ORDER, FOUNDED_BY_THE_FRESH, SETTLED_CHANGE};
+use super::{BELIEVED_IN_ORDER, FOUNDED_BY_THE_FRESH, NAMED_IN_ORDER, SETTLED_CHANGE};
 use crate::core::Core;
 use crate::core::membership::{Member, Standing};
 use crate::core::message::{Envelope, Message};
@@ -29,6 +29,8 @@ pub enum Bug {
     FoundsByMajority,
     /// A founder takes any word that somebody is fresh for a recent one.
     TakesOldWords,
+    /// A leader takes any word for one of the newest life.
+    AdmitsOldLives,
     /// An echo of an earlier challenge is as good.
     TakesOldEchoes,
     /// Who says hello is believed.
@@ -52,6 +54,9 @@ impl Bug {
             }
             (Bug::BelievesWithoutEcho, Message::Hello(hello)) if hello.ask != 0 => {
                 hello.echo = asked_of(core, &sender);
+            }
+            (Bug::AdmitsOldLives, _) if core.hard.cluster.is_some() => {
+                core.lives.bug_forgets_what_came_first();
             }
             (Bug::CountsByName, Message::RequestVote(_)) => envelope.to = me,
             (Bug::CountsByName, Message::RequestVoteReply(reply)) => {
@@ -198,6 +203,15 @@ const LATE_VOTE: Bounds = Bounds {
 fn a_swap_of_a_voter_is_found() {
     both_find(Bug::SwapsAVoter, &ONE_CHANGE, LATE_VOTE);
     both_find(Bug::SwapsAVoter, &LEADER_COMPLETENESS, LATE_VOTE);
+}
+
+/// a has heard of c', and b has admitted c'' since: a leads again.
+#[test]
+fn an_admission_of_an_older_life_is_found() {
+    let asks = [[0, 0, 1], [0, 0, 1], [0, 0, 0]];
+    let standing = &[(1, 1), (0, 2)];
+    let bounds = Bounds { start: Start::Founded, losses: 2, standing, asks, ..LATE_VOTE };
+    finds(Bug::AdmitsOldLives, &NAMED_IN_ORDER, Bounds { sweeps: true, ..bounds });
 }
 
 /// Ongaro's note of 2015, by the rule itself: what comes of it takes more members.

@@ -118,8 +118,9 @@ fn who_forgot_takes_part_in_the_next_election() {
 
 #[test]
 fn a_leader_that_forgets_is_replaced_by_its_successor() {
-    let name = "succession: the leader forgets, b may stand; late answers swept";
-    let bounds = Bounds { name, sweeps: true, ..SUCCESSION };
+    let name = "succession: the leader forgets, b and c may stand; late answers swept";
+    let standing = &[(1, 2), (2, 2)];
+    let bounds = Bounds { name, standing, sweeps: true, ..SUCCESSION };
     explore(bounds, &[COMMITTED, TWO_LEAD, ADMITTED]);
 }
 
