@@ -56,6 +56,8 @@
 //! cluster.
 
 mod founders;
+#[cfg(test)]
+mod orders;
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -40,9 +40,9 @@
 //! *Pre-votes* are walked in runs of their own. In the others a majority gives them at
 //! once, whatever its logs: more than can happen, so what is safe then is safe.
 //!
-//! Not in here: founding, greetings, new members and reads; a driver that hands over
-//! several inputs before it lets anything out; a `Hello` answered by a run that is over
-//! by the time it arrives. A run from an empty disk begins where `Node::new` does now.
+//! Not in here: new members and reads; a driver that hands over several inputs before it
+//! lets anything out; a `Hello` answered by a run that is over by the time it arrives.
+//! Founding, greetings and who comes back without its memory are explored in `lives`.
 //!
 //! # Why states may be merged
 //!
@@ -77,10 +77,12 @@
 //!
 //! `bounds` how far a run goes, and bugs to plant; `node` and `step` one node; `past`
 //! the properties; `model` the whole; `runs` what is walked; `bugs` the proof that bugs
-//! are found; `walk` the comparison with `History`, by which the other provers judge.
+//! are found; `walk` the comparison with `History`, by which the other provers judge;
+//! `lives` the other exploration.
 
 mod bounds;
 mod bugs;
+mod lives;
 mod model;
 mod node;
 mod past;

@@ -41,7 +41,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    fn of(entry: &Entry) -> Stamp {
+    pub fn of(entry: &Entry) -> Stamp {
         Stamp { term: entry.term.0, digest: digest(entry) }
     }
 }
@@ -190,7 +190,8 @@ impl Node {
         let place = self.core.peers().iter().position(|peer| peer.node.name == name);
         let place = place.expect("a neighbour");
         let echo = self.core.lives.challenge(place, &mut self.core.rng);
-        let message = Message::Hello(Hello { name, ask: 0, echo, fresh: false, members: Index(0) });
+        let message =
+            Message::Hello(Hello { name, ask: 0, echo, fresh: false, members: Index(u64::MAX) });
         let envelope = Envelope { cluster: CLUSTER, from: life, to: self.core.me(), message };
         self.core.receive(envelope, NOW).expect("an echo is taken");
     }
@@ -202,7 +203,7 @@ impl Node {
         }
         self.order_held();
         if self.writes.is_empty() && self.core.failure().is_none() {
-            self.number_writes_anew();
+            number_writes_anew(&mut self.core);
         }
         let core = &self.core;
         let mut believed = [0; NODES];
@@ -242,20 +243,6 @@ impl Node {
         self.core.held = unique;
     }
 
-    /// With no write under way and nothing that waits for one, the numbers of the
-    /// writes that are done say nothing any more: they are counted from 0 again.
-    fn number_writes_anew(&mut self) {
-        let core = &mut self.core;
-        assert!(core.held.is_empty(), "{:?} waits for no write", core.held);
-        let mut idle = core.durability.clone();
-        assert_eq!(idle.issue(core.log.last_index(), NOW), None, "all was written");
-        assert!(idle.is_completed(idle.hard_gate()), "all is done");
-        core.durability = Durability::recovered(core.durability.durable());
-        if let Role::Candidate(candidate) = &mut core.role {
-            candidate.own_vote = WriteNumber(0);
-        }
-    }
-
     /// All that can make a difference to what the node will do, be given or be
     /// judged by. Who adds a field to these types decides here what it is; the head
     /// of `explore` says why the ones that are left out may be.
@@ -267,56 +254,74 @@ impl Node {
         for Record { number, hard, from, entries, install } in writes {
             (number, hard, from, entries, install).hash(&mut hasher);
         }
-        let Core {
-            setup: _,
-            me,
-            hard,
-            snapshot,
-            incoming,
-            assembled,
-            log,
-            commit_index,
-            durability,
-            configurations,
-            role,
-            lives,
-            rng: _,
-            election_at: _,
-            leader_heard_at,
-            quorum_at: _,
-            waiting_note_at: _,
-            campaigns: _,
-            candidacies: _,
-            hanging: _,
-            failure,
-            detail: _,
-            sends,
-            held,
-            reads_ready,
-            changes_answered,
-            answered_changes: _,
-            removed_at,
-            removal_told: _,
-            majority_lost_told: _,
-            differences_at: _,
-            truncated: _,
-            notes: _,
-        } = core;
-        assert!(sends.is_empty() && reads_ready.is_empty(), "all was let out");
-        assert!(changes_answered.is_empty(), "nobody wishes anything");
-        removed_at.hash(&mut hasher);
-        (me, hard, log, commit_index, durability, configurations).hash(&mut hasher);
-        (snapshot, incoming, assembled).hash(&mut hasher);
-        (leader_heard_at.is_some(), failure, held.len()).hash(&mut hasher);
-        for (number, outgoing) in held {
-            (number, &outgoing.envelope).hash(&mut hasher);
-        }
-        for peer in lives.peers() {
+        hash_core(core, &mut hasher);
+        for peer in core.lives.peers() {
             (peer.believed, peer.fresh, peer.cluster).hash(&mut hasher);
         }
-        hash_role(role, &mut hasher);
         hasher.finish()
     }
+}
+
+/// With no write under way and nothing that waits for one, the numbers of the writes
+/// that are done say nothing any more: they are counted from 0 again.
+pub fn number_writes_anew(core: &mut Core) {
+    assert!(core.held.is_empty(), "{:?} waits for no write", core.held);
+    let mut idle = core.durability.clone();
+    assert_eq!(idle.issue(core.log.last_index(), NOW), None, "all was written");
+    assert!(idle.is_completed(idle.hard_gate()), "all is done");
+    core.durability = Durability::recovered(core.durability.durable());
+    if let Role::Candidate(candidate) = &mut core.role {
+        candidate.own_vote = WriteNumber(0);
+    }
+}
+
+/// All of a core but its lives, which count for less here than in `lives`.
+pub fn hash_core(core: &Core, hasher: &mut DefaultHasher) {
+    let Core {
+        setup: _,
+        me,
+        hard,
+        snapshot,
+        incoming,
+        assembled,
+        log,
+        commit_index,
+        durability,
+        configurations,
+        role,
+        lives: _,
+        rng: _,
+        election_at: _,
+        leader_heard_at,
+        quorum_at: _,
+        waiting_note_at: _,
+        campaigns: _,
+        candidacies: _,
+        hanging: _,
+        failure,
+        detail: _,
+        sends,
+        held,
+        reads_ready,
+        changes_answered,
+        answered_changes: _,
+        removed_at,
+        removal_told: _,
+        majority_lost_told: _,
+        differences_at: _,
+        truncated: _,
+        notes: _,
+    } = core;
+    assert!(sends.is_empty() && reads_ready.is_empty(), "all was let out");
+    assert!(changes_answered.is_empty(), "nobody wishes anything");
+    removed_at.hash(hasher);
+    (me, hard, log, commit_index, durability, configurations).hash(hasher);
+    (snapshot, incoming, assembled).hash(hasher);
+    (leader_heard_at.is_some(), failure, held.len()).hash(hasher);
+    for (number, outgoing) in held {
+        (number, &outgoing.envelope).hash(hasher);
+    }
+    hash_role(role, hasher);
 }
 
 fn hash_role(role: &Role, hasher: &mut DefaultHasher) {

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::NODES;
+use super::lives::{BELIEVED_IN_ORDER, FOUNDED_BY_THE_FRESH, NAMED_IN_ORDER, SETTLED_CHANGE};
 use super::node::{Node, Stamp, place_of};
 use super::step::Packet;
 use crate::core::message::{AppendOutcome, Message};
@@ -16,7 +17,8 @@ use crate::core::properties::logs::{
 };
 use crate::core::properties::said::{DURABLE_FIRST, VOTE_ONCE};
 use crate::core::properties::{
-    APPLY_DURABLE, ELECTION_SAFETY, NEVER_BACK, NO_FAILURE, PROGRESS, Property, SNAPSHOT_COMMITTED,
+    APPLY_DURABLE, ELECTION_SAFETY, NEVER_BACK, NO_FAILURE, ONE_CHANGE, PROGRESS, Property,
+    SNAPSHOT_COMMITTED,
 };
 use crate::core::types::Index;
 
@@ -29,8 +31,9 @@ pub const NO_PANIC: Property =
     Property { name: "No Assert Fails", source: "design: a panic is our bug" };
 
 /// All that is judged: what `properties` has, but for what nothing here comes near,
-/// reads and queues without bound.
-pub const RULES: [&Property; 15] = [
+/// reads and queues without bound; the last are of founding and replacement, and judged
+/// where those are walked (`lives`).
+pub const RULES: [&Property; 20] = [
     &ELECTION_SAFETY,
     &LEADER_APPEND_ONLY,
     &LOG_MATCHING,
@@ -46,6 +49,11 @@ pub const RULES: [&Property; 15] = [
     &NO_FAILURE,
     &ACKNOWLEDGED_IS_THERE,
     &NO_PANIC,
+    &ONE_CHANGE,
+    &SETTLED_CHANGE,
+    &BELIEVED_IN_ORDER,
+    &NAMED_IN_ORDER,
+    &FOUNDED_BY_THE_FRESH,
 ];
 
 fn bit(property: &'static Property) -> u32 {
@@ -206,7 +214,7 @@ fn stands_for(committed: &[(Stamp, u64)], node: &Node) -> bool {
 }
 
 /// Logs that have an entry of one index and term are the same up to there.
-fn is_prefix_matching(one: &[Stamp], other: &[Stamp]) -> bool {
+pub fn is_prefix_matching(one: &[Stamp], other: &[Stamp]) -> bool {
     let mut pairs = one.iter().zip(other).rev();
     match pairs.find(|(a, b)| a.term == b.term) {
         Some((a, b)) => a == b && pairs.all(|(a, b)| a == b),

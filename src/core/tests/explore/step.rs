@@ -295,7 +295,7 @@ impl Step<'_> {
 
 /// Pitfall 26: the commit index as counting by hand finds it, from what the leader
 /// knows: the greatest index of its own term that a majority has.
-fn counted(core: &Core) -> Index {
+pub fn counted(core: &Core) -> Index {
     let (Role::Leader(leader), Some(members)) = (&core.role, core.members()) else {
         return core.commit_index();
     };
