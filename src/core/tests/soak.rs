@@ -185,6 +185,15 @@ impl Soak {
         if voter && !(self.changes && self.may_lose(Some(incarnation))) {
             return;
         }
+        // Where all voters of the file were removed, and start with empty disks, they found
+        // another cluster: nobody that they know remembers the first.
+        let remembers = |other: usize| {
+            let disk = &self.world.disks[&self.world.nodes[other].incarnation];
+            other != place && disk.hard.cluster.is_some()
+        };
+        if self.changes && !voter && !(0..self.world.plan.voters).any(remembers) {
+            return;
+        }
         self.losses += u64::from(voter);
         self.world.crash(place);
         self.world.forget(place);
