@@ -58,6 +58,7 @@
 mod founders;
 #[cfg(test)]
 mod orders;
+mod peers;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -357,42 +358,6 @@ impl Lives {
         }
     }
 
-    /// The members are others now: whom they name, or named of late, is a peer, at the
-    /// address that they state. What a name said before is not known to be said by a
-    /// newer life than the one that they name.
-    pub fn members_changed(
-        &mut self,
-        before: Option<&Membership>,
-        now: &Membership,
-        stated: Index,
-    ) {
-        self.events += 1;
-        for peer in &mut self.peers {
-            let life = |members: &Membership| {
-                members.named(&peer.node.name).and_then(|member| member.incarnation)
-            };
-            if before.and_then(life) != life(now) {
-                peer.named = self.events;
-            }
-        }
-        self.find_peers(Some(now), stated);
-    }
-
-    /// Somebody who knows tells which members there are, as of `index`.
-    pub fn introduce(
-        &mut self,
-        index: Index,
-        told: &Membership,
-        own: (Option<&Membership>, Index),
-    ) {
-        if self.introduced.as_ref().is_none_or(|(known, _)| *known < index) {
-            let members = told.members.iter();
-            let named = members.map(|member| (member.name.clone(), member.address)).collect();
-            self.introduced = Some((index, named));
-            self.find_peers(own.0, own.1);
-        }
-    }
-
     /// A stranger has spoken: whoever is known is asked who that might be.
     fn ask_around(&mut self, now: Time) {
         if self.curious_at.is_some_and(|at| now.since(at) < ASK_MOST) {
@@ -403,95 +368,6 @@ impl Lives {
             peer.curious = true;
             peer.ask_soon(now);
         }
-    }
-
-    /// Whom the members name, as of `stated`, or name as former, or as somebody introduced
-    /// them since; and the nodes of the file.
-    fn find_peers(&mut self, members: Option<&Membership>, stated: Index) {
-        let nobody = Membership::new(ClusterId(0), Vec::new());
-        let now = members.unwrap_or(&nobody);
-        let own_name = self.own_name.clone();
-        for peer in &mut self.peers {
-            peer.former = false;
-        }
-        // The newest of a name counts: the later ones stand further back.
-        for former in now.former.iter().filter(|former| former.name != own_name) {
-            if now.named(&former.name).is_none() {
-                let known = self.peer_at(&former.name, former.address);
-                known.former = true;
-            }
-        }
-        for member in now.members.iter().filter(|member| member.name != own_name) {
-            self.peer_at(&member.name, member.address);
-        }
-        self.introduced.take_if(|(index, _)| *index <= stated);
-        let introduced = self.introduced.as_ref().map_or(Vec::new(), |(_, all)| all.clone());
-        for (name, address) in introduced.iter().filter(|(name, _)| *name != own_name) {
-            self.peer_at(name, *address);
-        }
-        let named = |name: &String| {
-            now.named(name).is_some() || introduced.iter().any(|(other, _)| other == name)
-        };
-        self.peers.retain(|peer| {
-            peer.in_file.is_some() || peer.met || peer.former || named(&peer.node.name)
-        });
-        for peer in &mut self.peers {
-            let stated = peer.former || named(&peer.node.name);
-            if let Some(address) = peer.in_file.filter(|_| !stated && !peer.met) {
-                peer.move_to(address);
-            }
-        }
-        self.find_believed();
-    }
-
-    /// Somebody asks that this node become a member: it is asked who it is.
-    pub fn meet(&mut self, name: &str, address: SocketAddr) {
-        let peer = self.peer_at(name, address);
-        peer.met = true;
-        peer.unnamed = false;
-        peer.former = false;
-        peer.claimed = None;
-        peer.ask_at = AT_ONCE;
-        peer.asks = 0;
-        // What it said before may be of a life that is over.
-        self.events += 1;
-        peer_named(&mut self.peers, name, self.events);
-        self.find_believed();
-    }
-
-    /// Nobody asks that any more.
-    pub fn part(&mut self, name: &str, members: Option<&Membership>, stated: Index) {
-        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.node.name == name) {
-            peer.met = false;
-        }
-        self.find_peers(members, stated);
-    }
-
-    /// The life of a node that was met, if it has echoed since, and whether it is fresh.
-    pub fn met(&self, name: &str) -> Option<&Peer> {
-        let peer = self.peers.iter().find(|peer| peer.node.name == name)?;
-        (peer.believed.is_some() && peer.echoed > peer.named).then_some(peer)
-    }
-
-    /// The peer of that name, at that address from now on.
-    fn peer_at(&mut self, name: &str, address: SocketAddr) -> &mut Peer {
-        let place = match self.peers.binary_search_by(|peer| peer.node.name.as_str().cmp(name)) {
-            Ok(place) => place,
-            Err(place) => {
-                let node = Neighbor { name: name.to_string(), address, voter: false };
-                self.peers.insert(place, Peer::new(node, AT_ONCE));
-                place
-            }
-        };
-        let peer = &mut self.peers[place];
-        peer.move_to(address);
-        peer
-    }
-
-    fn find_believed(&mut self) {
-        let lives = self.peers.iter().enumerate();
-        let believed = lives.filter_map(|(place, peer)| Some((peer.believed?.incarnation, place)));
-        self.believed = believed.collect();
     }
 
     /// When the next asking is due.
@@ -550,13 +426,6 @@ pub struct Says {
     pub foreign: bool,
     /// Whether the members name a later life under its name.
     pub outlived: bool,
-}
-
-/// What was said by that name so far is not news any more.
-fn peer_named(peers: &mut [Peer], name: &str, events: u64) {
-    if let Some(peer) = peers.iter_mut().find(|peer| peer.node.name == name) {
-        peer.named = events;
-    }
 }
 
 impl Peer {
