@@ -5,7 +5,7 @@
 //!   loop: sleep until socket, bell or deadline
 //!         take all datagrams and all inputs that are there
 //!         tick, flush
-//!         send, tell, publish, answer
+//!         send, publish, tell, answer
 //! ```
 //!
 //! It never blocks on anything but that one wait: the user's state machine has a
@@ -384,10 +384,10 @@ impl<'a> Running<'a> {
         if let (Some(job), Some(machine)) = (self.output.job.take(), &self.machine) {
             machine.give(job);
         }
-        let turned = !self.output.notes.is_empty();
+        // Who hears of an event sees in `Committed` what it speaks of.
+        self.publish(!self.output.notes.is_empty(), now);
         self.narrator.tell(&self.engine, &mut self.output.notes);
         self.narrator.tell_counts(&self.engine, self.lost, now);
-        self.publish(turned, now);
         answer(&mut self.output);
         Ok(())
     }

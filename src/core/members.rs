@@ -19,7 +19,14 @@
 //! that are *lost* (from their death until the members that are committed show their new
 //! incarnation as a voter) are a minority, some voter that remembers is in every majority
 //! that elects or commits. Assumed: what `lives` assumes; and that nobody counts a member
-//! as whole before the members that are *committed* say so.
+//! as whole before the members that are *committed* say so. Three nodes and their losses
+//! are walked in every order (`tests/explore/lives`), larger clusters by chance (`sim`).
+//!
+//! Two limits follow from the rule that members count from when they are appended (Raft
+//! §6). Who has caught up is relied on from the entry that gives it a vote: beside a single
+//! voter its loss, from then on, is a voter's. And a removal rests on a round that began
+//! after it was asked for: a voter whose memory is lost within that moment is relied on
+//! once more. In both cases the cluster may stop, and says so; nothing is lost in silence.
 //!
 //! Where the lost are no minority the cluster goes on only if its leader lives, has
 //! committed in its term and can commit the change by those that are left (two voters,
