@@ -70,7 +70,7 @@ fn arguments() -> Result<Option<(Task, Recipe)>, lexopt::Error> {
     use lexopt::prelude::*;
     let mut parser = lexopt::Parser::from_env();
     let (mut seeds, mut first, mut seed, mut nodes, mut trace) = (None, None, None, None, false);
-    let mut make: fn(u64) -> Simulation = Simulation::new;
+    let mut members = false;
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(None),
@@ -80,7 +80,7 @@ fn arguments() -> Result<Option<(Task, Recipe)>, lexopt::Error> {
             Long("nodes") => {
                 nodes = Some(number(&mut parser, "--nodes", 1..=VOTERS_LIMIT as u64)? as usize);
             }
-            Long("members") => make = Simulation::of_members,
+            Long("members") => members = true,
             Long("trace") => trace = true,
             other => return Err(other.unexpected()),
         }
@@ -97,7 +97,8 @@ fn arguments() -> Result<Option<(Task, Recipe)>, lexopt::Error> {
             Task::Seeds(first..end.ok_or("there are not so many seeds from --first on")?)
         }
     };
-    Ok(Some((task, Recipe { make, nodes })))
+    let make = if members { Simulation::of_members } else { Simulation::new };
+    Ok(Some((task, Recipe { make, members, nodes })))
 }
 
 fn number(
@@ -117,6 +118,8 @@ fn number(
 pub struct Recipe {
     /// The simulation of a seed.
     pub make: fn(u64) -> Simulation,
+    /// Whether that is a world whose members come and go.
+    pub members: bool,
     /// So many voters, instead of what the seed says.
     pub nodes: Option<usize>,
 }
@@ -137,11 +140,12 @@ impl Recipe {
         let node = node.as_ref().map(|node| format!(", {node}")).unwrap_or_default();
         let release = if cfg!(debug_assertions) { "" } else { "--release " };
         let nodes = self.nodes.map(|nodes| format!(" --nodes {nodes}")).unwrap_or_default();
+        let members = if self.members { " --members" } else { "" };
         let story = if with_story { self.last_lines(*seed) } else { String::new() };
         format!(
             "seed {seed} violates \"{property}\"\n  source   {source}\n  cluster  {}\n  \
              seen     at {:.6} s{node}: {}\n  replay   cargo run {release}--features sim \
-             --example simulate -- --seed {seed} --trace{nodes}{story}",
+             --example simulate -- --seed {seed} --trace{members}{nodes}{story}",
             self.simulation(*seed).describe(),
             at.as_secs_f64(),
             what.replace('\n', "\n           "),

@@ -151,7 +151,7 @@ fn proud(seed: u64, panics: bool) -> Simulation {
 fn told_of(make: fn(u64) -> Simulation) -> (String, String) {
     hush_runs();
     let mut out = Vec::new();
-    let tally = run_seeds(&Recipe { make, nodes: Some(3) }, 5..9, &mut out);
+    let tally = run_seeds(&Recipe { make, members: false, nodes: Some(3) }, 5..9, &mut out);
     (text(&out), tally.summary())
 }
 

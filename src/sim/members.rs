@@ -26,23 +26,17 @@ fn may_come(world: &World) -> Vec<Membership> {
 
 /// The members that are committed and all that some log states after them.
 fn in_force(world: &World) -> Vec<Membership> {
-    let stated = |payload: &Payload| match payload {
-        Payload::Members(members) => Some((**members).clone()),
-        _ => None,
-    };
-    let committed = world.history.committed_entries();
-    let newest = committed.iter().rev().find_map(|(entry, _)| stated(&entry.payload));
-    let end = Index(committed.len() as u64);
-    let mut all: Vec<Membership> = newest.into_iter().collect();
+    let end = Index(world.history.committed_entries().len() as u64);
+    let mut all: Vec<Membership> = committed(world).cloned().into_iter().collect();
     for node in &world.nodes {
         let disk = &world.disks[&node.incarnation];
         let entries = disk.entries.iter().map(|entry| &entry.payload);
         let from = (disk.base.0.0 + 1..).map(Index);
         let behind = from.zip(entries).filter(|(index, _)| *index > end);
-        all.extend(behind.filter_map(|(_, payload)| stated(payload)));
+        all.extend(behind.filter_map(|(_, payload)| stated(payload)).cloned());
         if let Some(running) = &node.running {
             let log = running.engine.core().log().from(end.next());
-            all.extend(log.filter_map(|(_, entry)| stated(&entry.payload)));
+            all.extend(log.filter_map(|(_, entry)| stated(&entry.payload)).cloned());
         }
     }
     all
@@ -72,12 +66,26 @@ pub(super) fn may_lose(world: &World, place: usize, beyond: usize) -> bool {
     may_come(world).iter().all(survives) && (anybody || !founded)
 }
 
-fn committed(world: &World) -> Option<Membership> {
-    let entries = world.history.committed_entries();
-    entries.iter().rev().find_map(|(entry, _)| match &entry.payload {
-        Payload::Members(members) => Some((**members).clone()),
+fn stated(payload: &Payload) -> Option<&Membership> {
+    match payload {
+        Payload::Members(members) => Some(members),
         _ => None,
-    })
+    }
+}
+
+/// The newest members that are committed.
+fn committed(world: &World) -> Option<&Membership> {
+    let entries = world.history.committed_entries();
+    entries.iter().rev().find_map(|(entry, _)| stated(&entry.payload))
+}
+
+/// Whether one that the first file does not name was ever a member.
+pub(super) fn has_grown(world: &World) -> bool {
+    let first = world.plan.voters + world.plan.learners;
+    let later: Vec<&String> = world.nodes[first..].iter().map(|node| &node.name).collect();
+    let names = |members: &Membership| later.iter().any(|name| members.named(name).is_some());
+    let entries = world.history.committed_entries().iter();
+    entries.filter_map(|(entry, _)| stated(&entry.payload)).any(names)
 }
 
 /// Somebody asks at some node that one that is no member become one.
@@ -102,7 +110,7 @@ pub(super) fn add(world: &mut World) {
 /// Somebody asks that a member be none any more.
 pub(super) fn remove(world: &mut World) {
     let Some(members) = committed(world) else { return };
-    let names: Vec<String> = members.members.into_iter().map(|member| member.name).collect();
+    let names = names(members);
     let name = world.chance.pick(&names).clone();
     wish(world, Request::remove_member(name));
 }
@@ -110,9 +118,13 @@ pub(super) fn remove(world: &mut World) {
 /// Somebody asks that another lead.
 pub(super) fn transfer(world: &mut World) {
     let Some(members) = committed(world) else { return };
-    let names: Vec<String> = members.members.into_iter().map(|member| member.name).collect();
+    let names = names(members);
     let name = world.chance.pick(&names).clone();
     wish(world, Request::transfer_leadership(name));
+}
+
+fn names(members: &Membership) -> Vec<String> {
+    members.members.iter().map(|member| member.name.clone()).collect()
 }
 
 fn wish(world: &mut World, request: Request) {

@@ -60,10 +60,11 @@ impl Plan {
         self.voters + self.learners + self.spares
     }
 
-    /// The other nodes of the file that a node has: that of a spare names all.
-    pub(super) fn file_of(&self, place: usize) -> impl Iterator<Item = Neighbor> {
+    /// The other nodes of the file that a node is started with: that of a spare names all,
+    /// and so do all when the cluster has `grown`.
+    pub(super) fn file_of(&self, place: usize, grown: bool) -> impl Iterator<Item = Neighbor> {
         let first = self.voters + self.learners;
-        let named = if place < first { first } else { self.size() };
+        let named = if place < first && !grown { first } else { self.size() };
         (0..named).filter(move |other| *other != place).map(|other| self.neighbor(other))
     }
 

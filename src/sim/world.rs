@@ -40,7 +40,7 @@ use super::clients::{Asked, Clients};
 use super::clock::{Clock, TRUE_RATE};
 use super::drive::Drive;
 use super::faults::Faults;
-use super::members::{Stands, stands};
+use super::members::{self, Stands, stands};
 use super::network::Network;
 use super::node::{Input, MachineThread, Node, Running};
 use super::plan::{Load, MakeMachine, Plan};
@@ -221,7 +221,9 @@ impl World {
     }
 
     fn setup(&self, place: usize) -> Setup {
-        let others: Vec<Neighbor> = self.plan.file_of(place).collect();
+        // Who has a cluster grow gives all nodes the new file at their next start.
+        let grown = members::has_grown(self);
+        let others: Vec<Neighbor> = self.plan.file_of(place, grown).collect();
         Setup {
             core: core::Setup {
                 own: self.plan.neighbor(place),
