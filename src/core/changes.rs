@@ -24,7 +24,6 @@
 use ::core::net::SocketAddr;
 
 use super::Core;
-use super::effect::{Detail, Note};
 use super::membership::{MEMBERS_LIMIT, Member, Membership, Standing, VOTERS_LIMIT};
 use super::message::{Change, ChangeOutcome, ChangeReply, Message, TimeoutNow, WhyNot, Wish};
 use super::state::{Refused, Role};
@@ -141,7 +140,7 @@ impl Core {
             }
             return;
         }
-        self.tell(Detail::Turns, || Note::Step(format!("is asked to {}", in_words(&change.wish))));
+        self.step(|| format!("is asked to {}", in_words(&change.wish)));
         let Role::Leader(leader) = &mut self.role else { return };
         leader.changing = Some(Changing { from, change, stage: Stage::Settling, since: now });
         self.drive_change(now);

@@ -246,7 +246,7 @@ impl Lives {
     /// The members name this life, or did, and it is not believed under that name: it is
     /// asked who it is; a former one even if another has taken its place, to be told.
     pub fn claims(&mut self, name: &str, from: Life, former: bool, now: Time) {
-        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.node.name == name)
+        if let Some(peer) = self.by_name_mut(name)
             && (former || !peer.superseded.contains(&from.incarnation))
         {
             peer.claim(from, now);
@@ -263,7 +263,7 @@ impl Lives {
         says: Says,
         now: Time,
     ) -> Option<Heard> {
-        let Some(place) = self.peers.iter().position(|peer| peer.node.name == name) else {
+        let Ok(place) = self.place_of(name) else {
             self.ask_around(now);
             return None;
         };
@@ -400,8 +400,12 @@ impl Lives {
             let recent = peer.echoed > peer.named
                 && peer.echoed_at.is_some_and(|at| now.since(at) <= FRESH_FOR);
             let ours = peer.fresh || peer.cluster == members.cluster;
-            let known = members.names(life.incarnation) || members.is_former(life.incarnation);
-            if !ours || !recent || known {
+            // Looked at with each commit, so what is quickly said comes first.
+            if !ours
+                || !recent
+                || members.names(life.incarnation)
+                || members.is_former(life.incarnation)
+            {
                 return None;
             }
             let was = members.named(&peer.node.name)?;

@@ -316,9 +316,9 @@ impl Core {
     pub fn majority_lost(&self) -> Option<Vec<String>> {
         let members = self.members().filter(|_| self.campaigns >= IN_VAIN)?;
         let gone = |member: &&Member| {
-            let peer = self.lives.peers().iter().find(|peer| peer.node.name == member.name);
             let ours = |peer: &&Peer| peer.fresh || peer.cluster == members.cluster;
-            let life = peer.filter(ours).and_then(|peer| peer.believed);
+            let peer = self.lives.by_name(&member.name).filter(ours);
+            let life = peer.and_then(|peer| peer.believed);
             life.is_some_and(|life| member.incarnation.is_some_and(|of| of != life.incarnation))
         };
         let lost: Vec<String> =

@@ -85,6 +85,8 @@ impl Lives {
 
     /// Somebody asks that this node become a member: it is asked who it is.
     pub fn meet(&mut self, name: &str, address: SocketAddr) {
+        self.events += 1;
+        let events = self.events;
         let peer = self.peer_at(name, address);
         peer.met = true;
         peer.unnamed = false;
@@ -93,14 +95,13 @@ impl Lives {
         peer.ask_at = AT_ONCE;
         peer.asks = 0;
         // What it said before may be of a life that is over.
-        self.events += 1;
-        peer_named(&mut self.peers, name, self.events);
+        peer.named = events;
         self.find_believed();
     }
 
     /// Nobody asks that any more.
     pub fn part(&mut self, name: &str, members: Option<&Membership>, stated: Index) {
-        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.node.name == name) {
+        if let Some(peer) = self.by_name_mut(name) {
             peer.met = false;
         }
         self.find_peers(members, stated);
@@ -108,20 +109,31 @@ impl Lives {
 
     /// The life of a node that was met, if it has echoed since, and whether it is fresh.
     pub fn met(&self, name: &str) -> Option<&Peer> {
-        let peer = self.peers.iter().find(|peer| peer.node.name == name)?;
+        let peer = self.by_name(name)?;
         (peer.believed.is_some() && peer.echoed > peer.named).then_some(peer)
+    }
+
+    /// The peer of that name.
+    pub fn by_name(&self, name: &str) -> Option<&Peer> {
+        self.place_of(name).ok().map(|place| &self.peers[place])
+    }
+
+    pub(super) fn by_name_mut(&mut self, name: &str) -> Option<&mut Peer> {
+        self.place_of(name).ok().map(|place| &mut self.peers[place])
+    }
+
+    /// Where the peer of that name stands, or would.
+    pub(super) fn place_of(&self, name: &str) -> Result<usize, usize> {
+        self.peers.binary_search_by(|peer| peer.node.name.as_str().cmp(name))
     }
 
     /// The peer of that name, at that address from now on.
     fn peer_at(&mut self, name: &str, address: SocketAddr) -> &mut Peer {
-        let place = match self.peers.binary_search_by(|peer| peer.node.name.as_str().cmp(name)) {
-            Ok(place) => place,
-            Err(place) => {
-                let node = Neighbor { name: name.to_string(), address, voter: false };
-                self.peers.insert(place, Peer::new(node, AT_ONCE));
-                place
-            }
-        };
+        let place = self.place_of(name).unwrap_or_else(|place| {
+            let node = Neighbor { name: name.to_string(), address, voter: false };
+            self.peers.insert(place, Peer::new(node, AT_ONCE));
+            place
+        });
         let peer = &mut self.peers[place];
         peer.move_to(address);
         peer
@@ -131,12 +143,5 @@ impl Lives {
         let lives = self.peers.iter().enumerate();
         let believed = lives.filter_map(|(place, peer)| Some((peer.believed?.incarnation, place)));
         self.believed = believed.collect();
-    }
-}
-
-/// What was said by that name so far is not news any more.
-fn peer_named(peers: &mut [Peer], name: &str, events: u64) {
-    if let Some(peer) = peers.iter_mut().find(|peer| peer.node.name == name) {
-        peer.named = events;
     }
 }
