@@ -6,6 +6,8 @@
 //! later writes the header. What goes wrong at encoding is kept in the
 //! request, and `client_request` answers it as `RequestError::Invalid`.
 
+mod json;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,7 +19,6 @@ use std::{future::Future, pin::Pin};
 use oneshot::AsyncReceiver;
 use parking_lot::Mutex;
 use serde::Serialize;
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 use crate::config;
@@ -25,21 +26,15 @@ use crate::core::message::Wish;
 use crate::error::RequestError;
 use crate::guard;
 
+use self::json::{DEPTH_LIMIT, check_depth, encode, encode_checked};
+
+pub(crate) use self::json::check_json;
+
 /// So many bytes are free in front of a command's JSON.
 pub(crate) const HEADROOM: usize = 32;
 
 /// An id of the caller's has at most so many bytes, and at least 1.
 const ID_BYTES_LIMIT: usize = 256;
-
-/// The first guess at the size of a request's JSON; most are smaller.
-const JSON_BYTES_GUESS: usize = 128;
-
-/// So many arrays and objects may stand one in another: what `serde_json` reads back.
-const DEPTH_LIMIT: usize = 127;
-
-/// `serde_json` takes an object that begins with this key for text that is yet to
-/// be parsed, and so would not read it back as it was.
-const RAW_VALUE_MARK: &str = "$serde_json::private::RawValue";
 
 /// Until it parks, a waiting thread looks so long whether the answer is there.
 /// A commit on one machine takes less, and waking a thread costs as much again.
@@ -288,131 +283,6 @@ fn check_address(address: SocketAddr) -> Result<(), String> {
     match config::address_problem(address) {
         Some(problem) => Err(format!("{address} {problem}")),
         None => Ok(()),
-    }
-}
-
-fn encode<T: Serialize + ?Sized>(headroom: usize, value: &T) -> Result<Vec<u8>, String> {
-    let mut buffer = Vec::with_capacity(headroom + JSON_BYTES_GUESS);
-    buffer.resize(headroom, 0);
-    match serde_json::to_writer(&mut buffer, value) {
-        Ok(()) => Ok(buffer),
-        Err(error) => Err(format!("the value has no JSON: {error}")),
-    }
-}
-
-fn encode_checked<T: Serialize + ?Sized>(headroom: usize, value: &T) -> Result<Vec<u8>, String> {
-    let buffer = encode(headroom, value)?;
-    match check_json(&buffer[headroom..]) {
-        Ok(()) => Ok(buffer),
-        Err(error) => Err(format!("the value's JSON could not be read back: {error}")),
-    }
-}
-
-fn check_depth(value: &Value, left: usize) -> Result<(), String> {
-    let mark_leads = |map: &serde_json::Map<_, _>| {
-        map.keys().next().is_some_and(|key: &String| key == RAW_VALUE_MARK)
-    };
-    match value {
-        Value::Array(_) | Value::Object(_) if left == 0 => Err(format!(
-            "the value is nested too deeply: at most {DEPTH_LIMIT} arrays and objects may stand \
-             one in another"
-        )),
-        Value::Array(items) => items.iter().try_for_each(|item| check_depth(item, left - 1)),
-        Value::Object(map) if mark_leads(map) => Err(format!(
-            "an object begins with the key {RAW_VALUE_MARK}, which is serde_json's own"
-        )),
-        Value::Object(map) => map.values().try_for_each(|item| check_depth(item, left - 1)),
-        _ => Ok(()),
-    }
-}
-
-/// Whether `serde_json` would read this back as a `Value`; builds nothing.
-pub(crate) fn check_json(json: &[u8]) -> Result<(), serde_json::Error> {
-    serde_json::from_slice::<Readable>(json).map(|_| ())
-}
-
-/// Any JSON that can be read. `IgnoredAny` will not do: what is ignored is not
-/// checked for depth, range or surrogates.
-struct Readable;
-
-impl<'de> Deserialize<'de> for Readable {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Readable, D::Error> {
-        deserializer.deserialize_any(Readable)
-    }
-}
-
-impl<'de> Visitor<'de> for Readable {
-    type Value = Readable;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any JSON value")
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Readable, E> {
-        Ok(self)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Readable, E> {
-        Ok(self)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Readable, E> {
-        Ok(self)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Readable, E> {
-        Ok(self)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Readable, E> {
-        Ok(self)
-    }
-
-    fn visit_unit<E>(self) -> Result<Readable, E> {
-        Ok(self)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Readable, A::Error> {
-        while items.next_element::<Readable>()?.is_some() {}
-        Ok(self)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Readable, A::Error> {
-        let mut first = true;
-        while let Some(Key { is_mark }) = map.next_key()? {
-            if first && is_mark {
-                let text = format!("the key {RAW_VALUE_MARK} is serde_json's own");
-                return Err(serde::de::Error::custom(text));
-            }
-            first = false;
-            map.next_value::<Readable>()?;
-        }
-        Ok(self)
-    }
-}
-
-/// An object's key, of which only this is of interest.
-struct Key {
-    is_mark: bool,
-}
-
-impl<'de> Deserialize<'de> for Key {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Key, D::Error> {
-        deserializer.deserialize_str(KeyVisitor)
-    }
-}
-
-struct KeyVisitor;
-
-impl Visitor<'_> for KeyVisitor {
-    type Value = Key;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E>(self, key: &str) -> Result<Key, E> {
-        Ok(Key { is_mark: key == RAW_VALUE_MARK })
     }
 }
 
@@ -674,7 +544,7 @@ mod tests {
         }
         let marked = r#"{"$serde_json::private::RawValue": "{"}"#;
         assert!(reason_of(Request::command(&raw(marked))).contains("serde_json's own"));
-        let marked = json!({RAW_VALUE_MARK: 1});
+        let marked = json!({json::RAW_VALUE_MARK: 1});
         assert!(reason_of(Request::from(marked)).contains("serde_json's own"));
         let keys = BTreeMap::from([((1, 2), 3)]);
         assert!(reason_of(Request::command(&keys)).contains("no JSON"));
