@@ -77,8 +77,8 @@
 //!
 //! `bounds` how far a run goes, and bugs to plant; `node` and `step` one node; `past`
 //! the properties; `model` the whole; `runs` what is walked; `bugs` the proof that bugs
-//! are found; `walk` the comparison with `History`, by which the other provers judge;
-//! `lives` the other exploration.
+//! are found; `tour` how that is done; `walk` the comparison with `History`, by which the
+//! other provers judge; `lives` the other exploration.
 
 mod bounds;
 mod bugs;
@@ -88,63 +88,41 @@ mod node;
 mod past;
 mod runs;
 mod step;
+mod tour;
 mod walk;
 
-use std::collections::BTreeSet;
-use std::num::NonZeroUsize;
 use std::sync::atomic::Ordering;
-use std::thread::available_parallelism;
-use std::time::Instant;
-
-use stateright::{Checker, Expectation, HasDiscoveries, Model};
 
 use self::bounds::Bounds;
-use self::model::Cluster;
+use self::model::{Action, Cluster, State};
+use self::tour::Explored;
+use crate::core::properties::Broken;
 
 /// How many nodes there are.
 const NODES: usize = 3;
 
-/// Walks through all that lies within the bounds and prints how much that was. No
-/// property may break, and all that is expected must come to pass somewhere.
+/// Walks through all that lies within the bounds (`tour`). What was left out is what should
+/// be.
 fn explore(bounds: Bounds, expected: &[&str]) {
     let (name, newest_seq) = (bounds.name, bounds.newest_seq);
-    let start = Instant::now();
-    let threads = available_parallelism().map_or(1, NonZeroUsize::get);
-    let checker = Cluster::new(bounds).checker().threads(threads);
-    let checker = checker.finish_when(HasDiscoveries::AnyFailures).spawn_dfs().join();
-    let (cluster, found) = (checker.model(), checker.discoveries());
-    let cut_off = cluster.cut_off.load(Ordering::Relaxed);
-    println!(
-        "{name}: {} states, {} of them different, the longest way {} actions, {:.1} s, \
-         {} steps of a core; {}",
-        checker.state_count(),
-        checker.unique_state_count(),
-        checker.max_depth(),
-        start.elapsed().as_secs_f64(),
-        cluster.steps.load(Ordering::Relaxed),
-        match cut_off {
-            0 => "nothing was left out".to_string(),
-            _ => format!("{cut_off} ways were left at their leader's message {newest_seq}"),
-        }
-    );
-    for property in cluster.properties() {
-        let path = found.get(property.name);
-        if let (Expectation::Always, Some(path)) = (&property.expectation, path) {
-            let mut story = String::new();
-            for (state, action) in path.clone().into_vec() {
-                story += &format!("{state:?}\n{action:?}\n");
-            }
-            panic!("{name}: {} is broken:\n{story}", property.name);
-        }
-        // The other provers' form of the properties must agree.
-        if let Some(path) = path {
-            let broken = walk::judge(cluster, &path.clone().into_vec());
-            assert!(broken.is_none(), "{name}: `History` finds {broken:?}");
+    let left_out = tour::walk_all(name, Cluster::new(bounds), expected);
+    assert_eq!(left_out, newest_seq != u64::MAX, "{name}: what bounded it is what should");
+}
+
+impl Explored for Cluster {
+    fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
+    }
+
+    fn left_out(&self) -> Option<String> {
+        let newest_seq = self.bounds.newest_seq;
+        match self.cut_off.load(Ordering::Relaxed) {
+            0 => None,
+            ways => Some(format!("{ways} ways were left at their leader's message {newest_seq}")),
         }
     }
-    let found: BTreeSet<&str> = found.keys().copied().collect();
-    let expected: BTreeSet<&str> = expected.iter().copied().collect();
-    assert!(checker.is_done(), "{name}: it ended before all was walked");
-    assert!(found.is_superset(&expected), "{name}: only {found:?} came to pass");
-    assert_eq!(cut_off == 0, newest_seq == u64::MAX, "{name}: what bounded it is what should");
+
+    fn judge(&self, path: &[(State, Option<Action>)]) -> Option<Broken> {
+        walk::judge(self, path)
+    }
 }

@@ -1,15 +1,11 @@
 //! The exploration proves itself: with a bug in it, it finds the bug, and by the
 //! property that is there for it.
 
-use std::collections::BTreeSet;
-
-use stateright::{Checker, HasDiscoveries, Model};
-
 use super::bounds::{Bounds, Bug, all, votes};
 use super::model::Cluster;
 use super::past::{ACKNOWLEDGED_IS_THERE, NO_PANIC};
 use super::runs::{FIGURE_8, LAGGARD};
-use super::walk;
+use super::tour;
 use crate::core::properties::logs::{
     COMMIT_RULE, LEADER_APPEND_ONLY, LEADER_COMPLETENESS, LOG_MATCHING, STATE_MACHINE_SAFETY,
 };
@@ -47,23 +43,7 @@ const PATIENCE: usize = 2_000_000;
 /// property.
 fn finds(bug: Bug, property: &'static Property, bounds: Bounds) -> Option<&'static str> {
     let bounds = Bounds { bug, judged: Some(property), ..bounds };
-    let wanted = HasDiscoveries::AllOf(BTreeSet::from([property.name]));
-    let checker = Cluster::new(bounds).checker().finish_when(wanted);
-    let checker = checker.target_state_count(PATIENCE).spawn_bfs().join();
-    let states = checker.unique_state_count();
-    let Some(path) = checker.discovery(property.name) else {
-        panic!("{bug:?} is planted, and {} holds in {states} states", property.name);
-    };
-    let path = path.into_vec();
-    let steps = path.len() - 1;
-    let other = walk::judge(checker.model(), &path).map(|broken| broken.property.name);
-    println!(
-        "{bug:?}: {} is broken after {steps} steps, found among {states} states; \
-         `History` finds {} first",
-        property.name,
-        other.unwrap_or("nothing"),
-    );
-    other
+    tour::find(&bug, Cluster::new(bounds), property, PATIENCE)
 }
 
 /// Both forms of the properties find it.

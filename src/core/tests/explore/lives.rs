@@ -75,8 +75,8 @@
 //! # The rooms
 //!
 //! `bounds` how far a run goes; `node` and `step` one node; `past` the properties; `model`
-//! the whole; `runs` what is walked; `sometimes` what must come to pass in them; `bugs` the proof that bugs are found; `walk` the
-//! comparison with `History`.
+//! the whole; `runs` what is walked; `sometimes` what must come to pass in them; `bugs` the
+//! proof that bugs are found; `walk` the comparison with `History`.
 
 mod bounds;
 mod bugs;
@@ -88,55 +88,27 @@ mod sometimes;
 mod step;
 mod walk;
 
-use std::collections::BTreeSet;
-use std::num::NonZeroUsize;
 use std::sync::atomic::Ordering;
-use std::thread::available_parallelism;
-use std::time::Instant;
-
-use stateright::{Checker, Expectation, HasDiscoveries, Model};
 
 use self::bounds::Bounds;
-use self::model::Cluster;
+use self::model::{Action, Cluster, State};
+use super::tour::{self, Explored};
+use crate::core::properties::Broken;
 
 pub use self::past::{BELIEVED_IN_ORDER, FOUNDED_BY_THE_FRESH, NAMED_IN_ORDER, SETTLED_CHANGE};
 
-/// Walks through all that lies within the bounds and prints how much that was. No
-/// property may break, and all that is expected must come to pass somewhere.
+/// Walks through all that lies within the bounds, to the end of every way.
 fn explore(bounds: Bounds, expected: &[&str]) {
     let name = bounds.name;
-    let start = Instant::now();
-    let threads = available_parallelism().map_or(1, NonZeroUsize::get);
-    let checker = Cluster::new(bounds).checker().threads(threads);
-    let checker = checker.finish_when(HasDiscoveries::AnyFailures);
-    let checker = checker.spawn_dfs().join();
-    let (cluster, found) = (checker.model(), checker.discoveries());
-    println!(
-        "{name}: {} states, {} of them different, the longest way {} actions, {:.1} s, \
-         {} steps of a core; nothing was left out",
-        checker.state_count(),
-        checker.unique_state_count(),
-        checker.max_depth(),
-        start.elapsed().as_secs_f64(),
-        cluster.steps.load(Ordering::Relaxed),
-    );
-    for property in cluster.properties() {
-        let path = found.get(property.name);
-        if let (Expectation::Always, Some(path)) = (&property.expectation, path) {
-            let mut story = String::new();
-            for (state, action) in path.clone().into_vec() {
-                story += &format!("{state:?}\n{action:?}\n");
-            }
-            panic!("{name}: {} is broken:\n{story}", property.name);
-        }
-        // The other provers' form of the properties must agree.
-        if let Some(path) = path {
-            let broken = walk::judge(cluster, &path.clone().into_vec());
-            assert!(broken.is_none(), "{name}: `History` finds {broken:?}");
-        }
+    assert!(!tour::walk_all(name, Cluster::new(bounds), expected));
+}
+
+impl Explored for Cluster {
+    fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
     }
-    let found: BTreeSet<&str> = found.keys().copied().collect();
-    let expected: BTreeSet<&str> = expected.iter().copied().collect();
-    assert!(checker.is_done(), "{name}: it ended before all was walked");
-    assert!(found.is_superset(&expected), "{name}: only {found:?} came to pass");
+
+    fn judge(&self, path: &[(State, Option<Action>)]) -> Option<Broken> {
+        walk::judge(self, path)
+    }
 }

@@ -1,16 +1,12 @@
 //! The exploration proves itself: with a bug in it, it finds the bug, and by the property
 //! that is there for it.
 
-use std::collections::BTreeSet;
-
-use stateright::{Checker, HasDiscoveries, Model};
-
 use super::super::node::NOW;
+use super::super::tour;
 use super::bounds::{Bounds, Start, entries, votes};
 use super::model::Cluster;
 use super::node::place_of;
 use super::step::Packet;
-use super::walk;
 use super::{BELIEVED_IN_ORDER, FOUNDED_BY_THE_FRESH, NAMED_IN_ORDER, SETTLED_CHANGE};
 use crate::core::Core;
 use crate::core::membership::{Member, Standing};
@@ -134,23 +130,7 @@ const PATIENCE: usize = 3_000_000;
 /// These bounds bring the bug out, by that property; what `History` finds first on the way.
 fn finds(bug: Bug, property: &'static Property, bounds: Bounds) -> Option<&'static str> {
     let bounds = Bounds { bug, judged: Some(property), ..bounds };
-    let wanted = HasDiscoveries::AllOf(BTreeSet::from([property.name]));
-    let checker = Cluster::new(bounds).checker().finish_when(wanted);
-    let checker = checker.target_state_count(PATIENCE).spawn_bfs().join();
-    let states = checker.unique_state_count();
-    let Some(path) = checker.discovery(property.name) else {
-        panic!("{bug:?} is planted, and {} holds in {states} states", property.name);
-    };
-    let path = path.into_vec();
-    let steps = path.len() - 1;
-    let other = walk::judge(checker.model(), &path).map(|broken| broken.property.name);
-    println!(
-        "{bug:?}: {} is broken after {steps} steps, found among {states} states; \
-         `History` finds {} first",
-        property.name,
-        other.unwrap_or("nothing"),
-    );
-    other
+    tour::find(&bug, Cluster::new(bounds), property, PATIENCE)
 }
 
 /// Both forms of the properties find it.
