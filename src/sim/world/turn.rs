@@ -84,7 +84,8 @@ impl World {
             self.at(due, Event::DiskIsDone { node: place, start });
         }
         self.keep_snapshot(place, output)?;
-        if doomed {
+        // Where its disk failed meanwhile its run is over already, and its program lives.
+        if doomed && self.running(place).is_some() {
             *output = Output::default();
             self.crash(place);
             return Ok(());
