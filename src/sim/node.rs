@@ -116,7 +116,10 @@ impl Running {
     /// The next turn, after this one; the node is away for so long.
     pub(super) fn rest(&mut self, now: u64, away: u64) {
         self.away_until = self.away_until.max(now + away);
-        self.turn_at = self.clock.when(self.engine.deadline()).max(self.away_until).max(now + 1);
+        // What came while it stood still waits for no deadline: it may have none.
+        let waits = !self.waiting.is_empty();
+        let due = if waits { now } else { self.clock.when(self.engine.deadline()) };
+        self.turn_at = due.max(self.away_until).max(now + 1);
     }
 
     /// It stands still.
