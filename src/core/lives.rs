@@ -128,7 +128,8 @@ pub struct Peer {
     /// It speaks to an earlier run of this node, or to none: a `Hello` tells it of this
     /// one.
     misled: bool,
-    /// It belongs to this node's cluster, and the members do not name it.
+    /// The members name another life than the one that is believed; or none, though it
+    /// belongs to this node's cluster.
     unnamed: bool,
     /// When any life last used the name.
     sign_at: Option<Time>,
@@ -344,14 +345,17 @@ impl Lives {
     }
 
     /// A leader keeps asking those of its cluster whom the members do not name, as
-    /// it does the fresh: they may have to be admitted once more.
+    /// it does the fresh: they may have to be admitted once more. And whose name the
+    /// members give to another life: it may be there, and take itself for removed.
     pub fn watch_unnamed(&mut self, members: Option<&Membership>) {
         for peer in &mut self.peers {
             peer.unnamed = match (members, peer.believed) {
-                (Some(members), Some(life)) => {
-                    peer.cluster == members.cluster
-                        && !members.names(life.incarnation)
-                        && !members.is_former(life.incarnation)
+                (Some(members), Some(Life { incarnation: believed, .. })) => {
+                    let former = members.is_former(believed);
+                    let member = members.named(&peer.node.name);
+                    let superseded = former && member.is_some_and(|m| m.incarnation.is_some());
+                    let ours = peer.cluster == members.cluster;
+                    !members.names(believed) && (superseded || ours && !former)
                 }
                 _ => false,
             };

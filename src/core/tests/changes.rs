@@ -104,6 +104,42 @@ fn who_is_added_again_and_missed_an_echo_finds_its_leader() {
     done(&mut world, leader);
 }
 
+/// The next leader believes a life of c's name that is long superseded: it asks after the
+/// one that the members name, which may take itself for removed, and so asks nobody.
+#[test]
+fn a_leader_asks_after_the_life_that_is_named() {
+    let mut world = three_and(0);
+    world.run_for(1_000 * MS);
+    // What b hears of c ends here.
+    world.crash(2);
+    world.forget(2);
+    world.cut.insert((2, 1));
+    world.start(2);
+    let votes =
+        |world: &World| world.core(0).members().unwrap().is_voter(world.nodes[2].incarnation);
+    world.run_until(2_000 * MS, "c to be back", votes);
+    remove(&mut world, 0, 2);
+    done(&mut world, 0);
+    world.run_until(1_000 * MS, "c to know", |world| was_told(world, 2));
+    let wish = world.adding(2, true);
+    assert!(world.wish(0, wish));
+    let named = |world: &World| world.core(0).members().unwrap().named("c").is_some();
+    world.run_until(1_000 * MS, "c to be a member", named);
+    world.cut.insert((0, 2));
+    world.run_until(1_000 * MS, "b to know", |world| {
+        world.core(1).members() == world.core(0).members()
+    });
+    assert_eq!(world.role(2), Some(RoleName::Removed));
+    world.crash(0);
+    world.start(0);
+    world.timeout(1);
+    world.run_until(1_000 * MS, "b to lead", |world| world.leaders() == [1]);
+    world.run_for(1_000 * MS);
+    world.cut.clear();
+    world.run_until(3_000 * MS, "c to follow", World::is_settled);
+    assert_eq!(world.leaders(), [1]);
+}
+
 /// Pitfall 43: who was cut off when it was removed, and comes back when all the others
 /// are other runs, is told nevertheless.
 #[test]
