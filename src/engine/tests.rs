@@ -6,7 +6,9 @@ mod paths;
 
 use serde_json::json;
 
+use super::changes::Changes;
 use super::*;
+use crate::core::message::{ChangeOutcome, ChangeReply, Wish};
 use crate::request::Request;
 
 use self::cluster::{Cluster, MILLISECOND, SECOND};
@@ -459,4 +461,31 @@ fn a_node_that_was_removed_and_added_again_numbers_its_requests_on() {
     cluster.run_until(2 * SECOND, |cluster| cluster.is_answered(after));
     let reply = cluster.answer(after).expect("it is committed");
     assert_eq!(cluster.value_at(leader, reply.index).as_deref(), Some("\"after\""));
+}
+
+/// The leader says that a change is done, and the news that it is committed is lost: who
+/// asked is answered when this node sees in `Committed` what the answer speaks of.
+#[test]
+fn a_change_is_answered_when_it_is_committed_here() {
+    let mut cluster = Cluster::new(3, false, 29);
+    let leader = cluster.wait_for_leader();
+    cluster.run(200 * MILLISECOND);
+    let (other, removed) = ((leader + 1) % 3, (leader + 2) % 3);
+    let mut changes = Changes::new(SECOND, 50 * MILLISECOND);
+    let now = cluster.now();
+    let wish = Wish::Remove { name: format!("node{removed}") };
+    changes.take(7, wish, now);
+    let core = cluster.core_mut(other);
+    assert_eq!(changes.drive(core, now), []);
+    let members = core.members().unwrap().clone();
+    let (index, term) = (core.commit_index().next(), core.term());
+    let outcome = ChangeOutcome::Done { index, term, members };
+    changes.on_reply(ChangeReply { id: 1, outcome });
+    assert_eq!(changes.drive(core, now), [], "it is not committed here");
+    let value = cluster.request(leader, json!("one more"));
+    cluster.run_until(SECOND, |cluster| cluster.is_answered(value));
+    cluster.run(50 * MILLISECOND);
+    let now = cluster.now();
+    let ended = changes.drive(cluster.core_mut(other), now);
+    assert!(matches!(&ended[..], [(7, Ok(reply))] if reply.index == index.0), "{ended:?}");
 }

@@ -12,7 +12,7 @@ use super::super::types::{Index, Term};
 use super::world::{Flight, MS, Plan, World};
 
 /// A cluster of three, whose leader is `a`, and as many spares.
-fn three_and(spares: usize) -> World {
+pub(super) fn three_and(spares: usize) -> World {
     let mut world = World::new(Plan::voters(3).spares(spares));
     (0..3).for_each(|place| world.start(place));
     world.run_until(1_000 * MS, "a leader", World::is_settled);
@@ -25,12 +25,12 @@ fn remove(world: &mut World, asked: usize, place: usize) {
     assert!(world.wish(asked, Wish::Remove { name }));
 }
 
-fn answered(world: &mut World, place: usize) -> ChangeOutcome {
+pub(super) fn answered(world: &mut World, place: usize) -> ChangeOutcome {
     world.run_until(5_000 * MS, "an answer", |world| world.answer(place).is_some());
     world.answer(place).unwrap().outcome.clone()
 }
 
-fn done(world: &mut World, place: usize) {
+pub(super) fn done(world: &mut World, place: usize) {
     let outcome = answered(world, place);
     assert!(matches!(outcome, ChangeOutcome::Done { .. }), "{outcome:?}");
 }
@@ -171,6 +171,21 @@ fn write_removal(world: &mut World, leader: usize, name: &str) {
         let next = core.members().expect("it leads").without(name);
         core.append_members(next, now);
     });
+}
+
+/// What a program is told of the members is what is committed: the newest entry that
+/// states them counts for the protocol as soon as it is appended, and may come to nothing.
+#[test]
+fn what_is_agreed_is_what_is_committed() {
+    let mut world = three_and(0);
+    let (agreed, before) = world.core(0).members_agreed().unwrap().clone();
+    world.isolate(&[0]);
+    write_removal(&mut world, 0, "c");
+    assert_eq!(world.core(0).members().unwrap().members.len(), 2);
+    assert_eq!(world.core(0).members_agreed(), Some(&(agreed, before)));
+    world.cut.clear();
+    world.run_until(1_000 * MS, "the removal", |world| was_told(world, 2));
+    assert_eq!(world.core(0).members_agreed().unwrap().1.members.len(), 2);
 }
 
 /// Pitfall 43: a leader that was cut off wrote a change of its own that stands further on

@@ -15,6 +15,7 @@ mod explore;
 mod founding;
 mod machine;
 mod membership;
+mod newcomers;
 mod plan;
 mod proposals;
 mod reads;
