@@ -127,7 +127,7 @@ fn who_is_behind_does_not_cry_that_a_majority_is_lost() {
                 members.is_voter(world.nodes[place].incarnation)
             });
         }
-        world.run_for(500 * MS);
+        world.run_for(5_000 * MS);
         world.cut.clear();
         if !runs {
             world.start(away);
