@@ -172,6 +172,9 @@ pub struct Committed {
     /// How long ago this node was last in touch with a majority, itself or by way of its
     /// leader; `None` if never in this run. While it grows, the node is cut off.
     pub quorum_ago: Option<Duration>,
+    /// Where in the log this very run of the node was agreed to be up; `None` while it is
+    /// not. Its own token: what it does for the cluster it does under this index.
+    pub up_since: Option<u64>,
     /// The names that a fresh node still waits for before its cluster can be
     /// founded or joined; empty otherwise.
     pub waiting_for: Vec<String>,
@@ -224,10 +227,45 @@ pub struct Member {
     /// Which life of the node is meant ([`Committed::incarnation`]); `None` for one that
     /// was never heard.
     pub incarnation: Option<u64>,
+    /// What the cluster has agreed on: whether it is up. `None` while that was never
+    /// decided, as for a member that was never heard.
+    pub verdict: Option<Verdict>,
     /// How long ago this node heard anything from it: this node's own evidence,
     /// not an agreed verdict. `None` if not in this run, and for a life that another
     /// has followed under its name; zero for the node itself.
+    ///
+    /// A leader hears all members and is heard by them, many times a second; others hear
+    /// each other now and then.
     pub heard_ago: Option<Duration>,
+    /// Whether this node should have heard it by now, and has not: one of the two leads,
+    /// and more than two heartbeats were missed. This node's own evidence, at once and
+    /// often wrong; a node that is not in touch with a majority itself suspects nobody.
+    pub suspected: bool,
+}
+
+impl Member {
+    /// Whether it is agreed to be up.
+    pub fn is_up(&self) -> bool {
+        self.verdict.is_some_and(|verdict| verdict.up)
+    }
+}
+
+/// What the cluster has agreed on of one member: an entry of the log, so that every node
+/// passes through the same verdicts in the same order.
+///
+/// A member is agreed to be down when its leader has heard nothing of it for
+/// `failure_timeout_ms`, and while a majority of the others was in touch; and to be up
+/// again when it is heard steadily. A member that starts anew has been down, and so has
+/// one that was removed or replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Verdict {
+    /// Whether it is up; else it is down.
+    pub up: bool,
+    /// Where in the log that was decided. A later verdict has a greater index, so it is a
+    /// fencing token: what was begun under `up` at an index is void once any other verdict
+    /// of that member is agreed.
+    pub index: u64,
 }
 
 /// What a node is at the moment (Raft §5.1).
@@ -343,6 +381,7 @@ mod tests {
             entry: None,
             members: Vec::new(),
             incarnation: 1,
+            up_since: None,
             quorum_ago: None,
             waiting_for: vec!["node0".into(), "node2".into()],
         };

@@ -67,6 +67,7 @@ pub(crate) use self::check::{address_problem, name_problem};
 /// | `data_dir` | none | the directory in which nodes keep their log and snapshots, each in one of its own that is called as the node is: `<data_dir>/<name>/`; a path, not empty |
 /// | `heartbeat_ms` | 30 | how often a leader shows that it lives; 1 to 60000 ms |
 /// | `election_timeout_ms` | `[150, 300]` | from and up to how long a node waits for its leader before it campaigns; at least two heartbeats, at least one heartbeat apart, at most 600000 ms |
+/// | `failure_timeout_ms` | 200, or six heartbeats if that is more | a member that is silent for so long is agreed to be down ([`Member::verdict`](crate::Member::verdict)); at least 20 ms and four heartbeats, at most 600000 ms |
 /// | `request_timeout_ms` | 10000 | how long a request is pursued before it ends as unknown; 1 to 3600000 ms |
 /// | `snapshot_every` | 10000 | after how many entries a snapshot is taken, which stands in for the log up to there; 1 to 1000000000 |
 /// | `max_value_bytes` | 1048576 | how large a request may be, in bytes of JSON; 1 to 16777216 |
@@ -128,6 +129,8 @@ pub(crate) struct Settings {
     pub(crate) heartbeat_us: u64,
     /// From and up to how long to wait for a leader, in microseconds.
     pub(crate) election_timeout_us: (u64, u64),
+    /// Who is silent for so long is agreed to be down, in microseconds.
+    pub(crate) failure_timeout_us: u64,
     /// How long a request is pursued, in microseconds.
     pub(crate) request_timeout_us: u64,
     /// After how many entries a snapshot is taken, at least 1.
@@ -365,6 +368,7 @@ impl fmt::Debug for Config {
             data_dir,
             heartbeat_us,
             election_timeout_us,
+            failure_timeout_us,
             request_timeout_us,
             snapshot_every,
             max_value_bytes,
@@ -379,6 +383,7 @@ impl fmt::Debug for Config {
                 "election_timeout_ms",
                 &[election_timeout_us.0 / 1000, election_timeout_us.1 / 1000],
             )
+            .field("failure_timeout_ms", &(failure_timeout_us / 1000))
             .field("request_timeout_ms", &(request_timeout_us / 1000))
             .field("snapshot_every", snapshot_every)
             .field("max_value_bytes", max_value_bytes)
@@ -491,6 +496,7 @@ mod tests {
                 data_dir: None,
                 heartbeat_us: 30_000,
                 election_timeout_us: (150_000, 300_000),
+                failure_timeout_us: 200_000,
                 request_timeout_us: 10_000_000,
                 snapshot_every: 10_000,
                 max_value_bytes: 1 << 20,

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Registry, Token};
 
+use crate::committed::Verdict;
 use crate::config::{Config, NodeSettings};
 use crate::core::lives::Neighbor;
 use crate::core::membership::Standing;
@@ -404,6 +405,7 @@ impl<'a> Running<'a> {
         let members_at = core.members_agreed().map_or(0, |(index, _)| index.0);
         let turned = turned || published.role != role || published.term != core.term().0;
         let turned = turned || published.members_at != members_at;
+        let turned = turned || published.turns != core.turns();
         let due = self.published_at.is_none_or(|last| now.since(last) >= EVIDENCE_EVERY);
         if !turned && !due {
             return;
@@ -413,12 +415,14 @@ impl<'a> Running<'a> {
         published.term = core.term().0;
         published.incarnation = core.me().incarnation.0;
         published.members_at = members_at;
+        published.turns = core.turns();
+        published.up_since = core.up_since().map(|index| index.0);
         let leader = core.leader().and_then(|leader| core.known_name(leader));
         if published.leader.as_deref() != leader {
             published.leader = leader.map(str::to_string);
         }
         published.waiting_for = core.waiting(now).map_or_else(Vec::new, |waiting| waiting.names());
-        publish_members(core, &mut published, at);
+        publish_members(core, &mut published, now, at);
     }
 
     /// The run is over: nobody is left waiting, the socket is let go.
@@ -460,7 +464,12 @@ fn answer(output: &mut Output<Ticket>) {
 }
 
 /// The members with this node's evidence, written over the last ones.
-fn publish_members(core: &core::Core, published: &mut Published, at: impl Fn(Time) -> Instant) {
+fn publish_members(
+    core: &core::Core,
+    published: &mut Published,
+    now: Time,
+    at: impl Fn(Time) -> Instant,
+) {
     published.members.clear();
     let me = core.me().incarnation;
     let heard = |incarnation: Option<Incarnation>| match incarnation {
@@ -480,7 +489,12 @@ fn publish_members(core: &core::Core, published: &mut Published, at: impl Fn(Tim
             voter: member.is_voter(),
             joining: member.standing == Standing::Joining,
             incarnation: member.incarnation.map(|incarnation| incarnation.0),
+            verdict: core
+                .verdicts()
+                .of(&member.name)
+                .map(|agreed| Verdict { up: agreed.up, index: agreed.index.0 }),
             heard: heard(member.incarnation),
+            suspected: member.incarnation.is_some_and(|of| core.suspects(of, now)),
         });
     }
 }
@@ -502,6 +516,7 @@ pub(crate) fn engine_setup(config: &Config, name: &str) -> Result<engine::Setup,
             own,
             others,
             heartbeat: settings.heartbeat_us,
+            failure_timeout: Some(settings.failure_timeout_us),
             election_timeout: settings.election_timeout_us,
             founding_by_majority: settings.founding_by_majority,
             tail_entries: settings.snapshot_every,

@@ -55,6 +55,30 @@ pub enum Event {
         /// Those that do not, or not yet.
         learners: Vec<String>,
     },
+    /// The node has learnt that a member is agreed to be up
+    /// ([`Member::verdict`](crate::Member::verdict)). Every node passes through the same
+    /// verdicts in the same order; one that was away, through those that it missed, or,
+    /// where a snapshot took their place, at once to the present ones.
+    #[non_exhaustive]
+    MemberUp {
+        /// Which node.
+        node: String,
+        /// Who is up.
+        member: String,
+        /// Where in the log that was decided.
+        index: u64,
+    },
+    /// The node has learnt that a member is agreed to be down: it was silent for
+    /// `failure_timeout_ms`, started anew, or was removed or replaced.
+    #[non_exhaustive]
+    MemberDown {
+        /// Which node.
+        node: String,
+        /// Who is down.
+        member: String,
+        /// Where in the log that was decided.
+        index: u64,
+    },
     /// A snapshot stands for the node's log up to this index, in its memory or on its
     /// disk: one of its own, or one that the leader sent because the node was far
     /// behind. After the latter its state machine has been given a state, and not the
@@ -86,6 +110,8 @@ impl Event {
             Event::Role { node, .. }
             | Event::Leader { node, .. }
             | Event::Members { node, .. }
+            | Event::MemberUp { node, .. }
+            | Event::MemberDown { node, .. }
             | Event::Snapshot { node, .. }
             | Event::Missed { node, .. } => node,
         }

@@ -132,7 +132,7 @@ pub mod sim;
 mod storage;
 mod wire;
 
-pub use committed::{Committed, Entry, Member, Role};
+pub use committed::{Committed, Entry, Member, Role, Verdict};
 pub use config::Config;
 pub use error::{BoxError, Error, RequestError};
 pub use event::Event;

@@ -212,19 +212,21 @@ impl RaftNode {
         let ago = |at: Instant| now.saturating_duration_since(at);
         let standing = self.shared.standing();
         let published = self.shared.published.lock();
+        let running = standing == Standing::Running;
         let member = |member: &crate::shared::PublishedMember| Member {
             name: member.name.clone(),
             address: member.address,
             voter: member.voter,
             joining: member.joining,
             incarnation: member.incarnation,
+            verdict: member.verdict,
             heard_ago: match member.heard {
                 Heard::Never => None,
                 Heard::At(at) => Some(ago(at)),
                 Heard::Own => Some(Duration::ZERO),
             },
+            suspected: member.suspected && running,
         };
-        let running = standing == Standing::Running;
         Committed {
             node: self.name.clone(),
             role: if running { published.role } else { Role::Stopped },
@@ -233,6 +235,7 @@ impl RaftNode {
             entry: published.entry.clone(),
             members: published.members.iter().map(member).collect(),
             incarnation: published.incarnation,
+            up_since: published.up_since.filter(|_| running),
             quorum_ago: published.quorum_at.map(ago),
             waiting_for: published.waiting_for.clone(),
         }
@@ -285,7 +288,10 @@ fn spawn(
         published.entry.take_if(|_| saved.hard.cluster.is_none());
         published.leader = None;
         published.quorum_at = None;
-        published.members.iter_mut().for_each(|member| member.heard = Heard::Never);
+        published.up_since = None;
+        for member in &mut published.members {
+            (member.heard, member.suspected) = (Heard::Never, false);
+        }
         published.waiting_for.clear();
     }
     // A thread that cannot be spawned drops what it was to own, so it takes that

@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
 use parking_lot::Mutex;
 
-use crate::committed::{Entry, Role};
+use crate::committed::{Entry, Role, Verdict};
 use crate::core::types::WriteNumber;
 use crate::engine::Done;
 use crate::error::RequestError;
@@ -120,6 +120,9 @@ pub(crate) struct Published {
     /// Where they are stated.
     pub(crate) members_at: u64,
     pub(crate) incarnation: u64,
+    pub(crate) up_since: Option<u64>,
+    /// How often somebody was up or down anew.
+    pub(crate) turns: u64,
     pub(crate) quorum_at: Option<Instant>,
     pub(crate) waiting_for: Vec<String>,
 }
@@ -132,7 +135,9 @@ pub(crate) struct PublishedMember {
     pub(crate) voter: bool,
     pub(crate) joining: bool,
     pub(crate) incarnation: Option<u64>,
+    pub(crate) verdict: Option<Verdict>,
     pub(crate) heard: Heard,
+    pub(crate) suspected: bool,
 }
 
 /// When a member was last heard.
@@ -163,6 +168,8 @@ impl Published {
             members: Vec::new(),
             members_at: 0,
             incarnation: 0,
+            up_since: None,
+            turns: 0,
             quorum_at: None,
             waiting_for: Vec::new(),
         }

@@ -16,11 +16,12 @@ use crate::error::Error;
 type Keys = Map<String, Value>;
 
 /// The keys of the file.
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "nodes",
     "data_dir",
     "heartbeat_ms",
     "election_timeout_ms",
+    "failure_timeout_ms",
     "request_timeout_ms",
     "snapshot_every",
     "max_value_bytes",
@@ -31,14 +32,12 @@ const KEYS: [&str; 8] = [
 const NODE_KEYS: [&str; 3] = ["ip", "port", "role"];
 
 /// Keys that the file will have, and what a file with one of them would wrongly trust in.
-const NOT_YET: [(&str, &str); 2] = [
-    ("secret_file", "datagrams are checked but not sealed"),
-    ("failure_timeout_ms", "nodes agree on no verdicts about who is down"),
-];
+const NOT_YET: [(&str, &str); 1] = [("secret_file", "datagrams are checked but not sealed")];
 
 const NAME_BYTES_LIMIT: usize = 64;
 const HEARTBEAT_MS: RangeInclusive<u64> = 1..=60_000;
 const ELECTION_TIMEOUT_MS: RangeInclusive<u64> = 1..=600_000;
+const FAILURE_TIMEOUT_MS: RangeInclusive<u64> = 20..=600_000;
 const REQUEST_TIMEOUT_MS: RangeInclusive<u64> = 1..=3_600_000;
 const SNAPSHOT_EVERY: RangeInclusive<u64> = 1..=1_000_000_000;
 const VALUE_BYTES: RangeInclusive<u64> = 1..=super::MAX_VALUE_BYTES as u64;
@@ -68,6 +67,7 @@ pub(super) fn settings(keys: &Keys) -> Result<Settings, Error> {
     }
     let heartbeat_ms = number(keys, "heartbeat_ms", 30, HEARTBEAT_MS)?;
     let (shortest_ms, longest_ms) = election_timeout(keys, heartbeat_ms)?;
+    let failure_timeout_ms = failure_timeout(keys, heartbeat_ms)?;
     let request_timeout_ms = number(keys, "request_timeout_ms", 10_000, REQUEST_TIMEOUT_MS)?;
     let snapshot_every = number(keys, "snapshot_every", 10_000, SNAPSHOT_EVERY)?;
     let value_bytes = number(keys, "max_value_bytes", 1 << 20, VALUE_BYTES)?;
@@ -77,6 +77,7 @@ pub(super) fn settings(keys: &Keys) -> Result<Settings, Error> {
         data_dir,
         heartbeat_us: heartbeat_ms * 1000,
         election_timeout_us: (shortest_ms * 1000, longest_ms * 1000),
+        failure_timeout_us: failure_timeout_ms * 1000,
         request_timeout_us: request_timeout_ms * 1000,
         snapshot_every,
         max_value_bytes: value_bytes as usize,
@@ -430,6 +431,23 @@ fn election_timeout(keys: &Keys, heartbeat_ms: u64) -> Result<(u64, u64), Error>
 }
 
 /// A whole number within a range.
+/// Two heartbeats may be lost before a member is probed, and the probes need some time.
+fn failure_timeout(keys: &Keys, heartbeat_ms: u64) -> Result<u64, Error> {
+    let key = "failure_timeout_ms";
+    let default = (6 * heartbeat_ms).max(200);
+    let timeout = number(keys, key, default, FAILURE_TIMEOUT_MS)?;
+    if timeout >= 4 * heartbeat_ms {
+        return Ok(timeout);
+    }
+    Err(Error::config(
+        key,
+        format!(
+            "{timeout} is over before four heartbeats are due (heartbeat_ms is {heartbeat_ms})"
+        ),
+        format!("write at least {}, or a lower heartbeat_ms", 4 * heartbeat_ms),
+    ))
+}
+
 fn number(keys: &Keys, key: &str, default: u64, range: RangeInclusive<u64>) -> Result<u64, Error> {
     let Some(value) = keys.get(key) else {
         return Ok(default);

@@ -100,6 +100,25 @@ impl Core {
         }
     }
 
+    /// A node forgets who is up.
+    pub fn bug_forgets_who_is_up(&mut self) {
+        self.verdicts = Default::default();
+    }
+
+    /// A leader forgets at each step that a silence is to be confirmed.
+    pub fn bug_confirms_no_silence(&mut self) {
+        if let Role::Leader(leader) = &mut self.role {
+            leader.detector.bug_forgets_rounds();
+        }
+    }
+
+    /// A leader never finds anybody steady.
+    pub fn bug_finds_nobody_steady(&mut self) {
+        if let Role::Leader(leader) = &mut self.role {
+            leader.detector.bug_forgets_steadiness();
+        }
+    }
+
     /// A node takes a rumour for a proof.
     pub fn bug_believes_that_safety_is_broken(&mut self) {
         if self.leads() {

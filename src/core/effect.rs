@@ -14,6 +14,7 @@ use super::durability::Write;
 use super::message::{ChangeReply, Envelope};
 use super::snapshot::SnapshotId;
 use super::types::{ClusterId, Incarnation, Index, Term};
+use super::verdicts::Turn;
 
 /// What one drain of the core gave. Reused from drain to drain.
 #[derive(Debug, Default)]
@@ -145,6 +146,8 @@ pub enum Note {
     FileDiffers(Vec<String>),
     /// These voters have lost their memory, and without them no majority is left.
     MajorityLost(Vec<String>),
+    /// A member is agreed to be up, or down.
+    Verdict(Turn),
     /// A snapshot of this node's own stands for the log up to here.
     Compacted(Index),
     /// A snapshot came from the leader and took the log's place, up to here.
@@ -242,6 +245,9 @@ impl fmt::Display for Note {
                  start them with empty memories and folders to begin anew",
                 names.join(", ")
             ),
+            Note::Verdict(Turn { name, up, index }) => {
+                write!(f, "{name} is {}, as of entry {index}", if *up { "up" } else { "down" })
+            }
             Note::Compacted(index) => write!(f, "a snapshot stands for the log up to {index}"),
             Note::Installed(index) => {
                 write!(f, "takes the leader's snapshot in place of its log, up to {index}")

@@ -15,11 +15,12 @@
 use std::collections::BTreeSet;
 
 use super::Core;
+use super::detector::Detector;
 use super::effect::{Detail, Note};
 use super::message::{Message, PreVote, PreVoteReply, RequestVote, RequestVoteReply, TimeoutNow};
 use super::quorum;
 use super::state::{Candidate, Failure, Leader, PreCandidate, Refused, Role};
-use super::types::{Incarnation, Payload, Term, Time};
+use super::types::{Incarnation, Term, Time};
 
 /// A write that takes longer than so many of the longest election timeouts hangs.
 const DISK_PATIENCE: u64 = 5;
@@ -269,6 +270,9 @@ impl Core {
 
     fn become_leader(&mut self, now: Time) {
         assert!(matches!(self.role, Role::Candidate(_)), "a leader stood for election");
+        let before = self.leader_heard.zip(self.leader_heard_at);
+        let detector = Detector::new(self.setup.failure_timeout.is_some(), before, now);
+        let first = self.first_of_term();
         self.role = Role::Leader(Box::new(Leader {
             term_start: self.log.last_index().next(),
             seq: 0,
@@ -281,6 +285,7 @@ impl Core {
             joining: Vec::new(),
             newcomers: Default::default(),
             farewells: Default::default(),
+            detector,
             settled: self.applicable(),
             unsettled_bytes: self
                 .log
@@ -295,7 +300,7 @@ impl Core {
         let me = self.me.incarnation;
         self.tell(Detail::Turns, || Note::Leader(Some(me)));
         // Raft §8: an entry of its own term commits what came before it.
-        self.append_own(Payload::Empty);
+        self.append_own(first);
         self.tick_leader(now);
     }
 
@@ -379,6 +384,7 @@ impl Core {
             }
         }
         self.leader_heard_at = Some(now);
+        self.leader_heard = Some(from);
         self.campaigns = 0;
         self.candidacies = 0;
         self.reset_election_timer(now);

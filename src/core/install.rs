@@ -224,11 +224,14 @@ impl Core {
         let news = self.configurations.current() != Some(&snapshot.members);
         self.snapshot = Some(snapshot);
         self.configurations = Configurations::of(self.snapshot.as_ref(), &self.log);
+        let verdicts = self.snapshot.as_ref().map(|of| of.verdicts.clone()).unwrap_or_default();
+        let before = std::mem::replace(&mut self.verdicts, verdicts);
         if let Role::Follower(follower) = &mut self.role {
             follower.verified = index;
             follower.acknowledge = true;
         }
         self.tell(Detail::Turns, || Note::Installed(index));
+        self.tell_turns(self.verdicts.since(&before));
         if news {
             self.tell(Detail::Turns, || Note::Members(stated));
         }

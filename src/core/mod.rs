@@ -18,7 +18,7 @@
 //!
 //! The rooms: `types` and `message` say what is spoken of; `lives` who is who and
 //! how a cluster is founded; `members` who counts, and `changes` what clients want of
-//! that; `election` who leads; `replication` how the log travels, with `progress` of
+//! that; `election` who leads; `verdicts` who is up, and `detector` how a leader finds out; `replication` how the log travels, with `progress` of
 //! each peer, `quorum` with the commit rule, and `durability`; `read` linearizable
 //! reads; `check` what must always hold.
 //!
@@ -48,10 +48,12 @@ pub mod rng;
 pub mod snapshot;
 pub mod transfer;
 pub mod types;
+pub mod verdicts;
 
 mod access;
 mod changes;
 mod check;
+mod detector;
 mod election;
 mod founding;
 mod install;
@@ -77,6 +79,7 @@ use self::snapshot::{Snapshot, SnapshotId};
 use self::state::{Configurations, Role};
 use self::transfer::Incoming;
 use self::types::{ClusterId, Incarnation, Index, Life, Run, Term, Time, WriteNumber};
+use self::verdicts::{Turn, Verdicts};
 use ::core::net::SocketAddr;
 use bytes::Bytes;
 
@@ -95,6 +98,9 @@ pub struct Setup {
     pub others: Vec<Neighbor>,
     /// Microseconds between heartbeats.
     pub heartbeat: u64,
+    /// Who is silent for so many microseconds is agreed to be down; `None`: nobody is
+    /// judged.
+    pub failure_timeout: Option<u64>,
     /// The least and most microseconds without a leader before an election.
     pub election_timeout: (u64, u64),
     /// Whether a majority may found the cluster.
@@ -146,6 +152,10 @@ pub struct Core {
     commit_index: Index,
     durability: Durability,
     configurations: Configurations,
+    /// Who is up, as far as that is committed.
+    verdicts: Verdicts,
+    /// How often somebody turned.
+    turns: u64,
     role: Role,
     lives: Lives,
     rng: Rng,
@@ -153,6 +163,8 @@ pub struct Core {
     election_at: Time,
     /// When a leader was last heard, by a follower.
     leader_heard_at: Option<Time>,
+    /// Which that was.
+    leader_heard: Option<Incarnation>,
     /// When this node last knew itself in touch with a majority.
     quorum_at: Option<Time>,
     waiting_note_at: Time,
@@ -196,6 +208,8 @@ impl Core {
             hard: saved.hard,
             durability: Durability::recovered(saved.log.last_index()),
             configurations,
+            turns: 0,
+            verdicts: saved.snapshot.as_ref().map(|of| of.verdicts.clone()).unwrap_or_default(),
             // Only what is committed is ever in a snapshot.
             commit_index: saved.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.id.index),
             snapshot: saved.snapshot,
@@ -207,6 +221,7 @@ impl Core {
             rng: Rng::new(seed),
             election_at: now,
             leader_heard_at: None,
+            leader_heard: None,
             quorum_at: None,
             waiting_note_at: now,
             campaigns: 0,
@@ -228,6 +243,7 @@ impl Core {
             setup,
         };
         core.reset_election_timer(now);
+        core.tell_turns(core.verdicts.since(&Verdicts::default()));
         core
     }
 
@@ -454,6 +470,39 @@ impl Core {
         self.configurations.at(self.commit_index.max(self.configurations.first_index()))
     }
 
+    /// Who is up, as far as that is committed.
+    pub fn verdicts(&self) -> &Verdicts {
+        &self.verdicts
+    }
+
+    /// How often somebody was up or down anew, since this node started.
+    pub fn turns(&self) -> u64 {
+        self.turns
+    }
+
+    /// Where this very run is agreed to be up.
+    pub fn up_since(&self) -> Option<Index> {
+        let agreed = self.verdicts.of(&self.setup.own.name)?;
+        (agreed.up && agreed.life == self.me).then_some(agreed.index)
+    }
+
+    /// Who was up as of `index`, which is committed and not covered by more than the
+    /// snapshot.
+    pub fn verdicts_at(&self, index: Index) -> Verdicts {
+        if index == self.commit_index {
+            return self.verdicts.clone();
+        }
+        let snapshot = self.snapshot.as_ref();
+        let covered = snapshot.map_or(Index(0), |snapshot| snapshot.id.index);
+        let mut verdicts = snapshot.map(|of| of.verdicts.clone()).unwrap_or_default();
+        for (at, entry) in self.log.from(covered.next()).take_while(|(at, _)| *at <= index) {
+            if let Some((_, members)) = self.configurations.at(at) {
+                verdicts.apply(at, &entry.payload, members);
+            }
+        }
+        verdicts
+    }
+
     /// The members, as the newest entry of the log that states them has it.
     pub fn members(&self) -> Option<&Membership> {
         self.configurations.current()
@@ -543,6 +592,13 @@ impl Core {
         if self.detail >= detail {
             let told = Told { term: self.hard.term, role: self.role(), note: note() };
             self.notes.push(told);
+        }
+    }
+
+    fn tell_turns(&mut self, turns: Vec<Turn>) {
+        for turn in turns {
+            self.turns += 1;
+            self.tell(Detail::Turns, || Note::Verdict(turn));
         }
     }
 

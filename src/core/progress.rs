@@ -602,7 +602,8 @@ mod tests {
         let id = SnapshotId { index: Index(9), length: 10_000, ..SnapshotId::default() };
         let members = Membership::new(ClusterId(1), Vec::new());
         let data = Bytes::from(vec![7; 10_000]);
-        let snapshot = Snapshot { id, members_index: Index(1), members, data };
+        let snapshot =
+            Snapshot { id, members_index: Index(1), members, verdicts: Default::default(), data };
         let mut progress = Progress::new(Index(9), Time(0));
         progress.become_snapshot(&snapshot);
         (progress, id)

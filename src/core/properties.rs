@@ -6,13 +6,15 @@
 //!
 //! Three provers use them: the protocol's own tests, the exploration and the
 //! simulator. The rooms: `disk` what a crash leaves behind, `logs` what the paper
-//! promises of logs and commits, `said` what must be durable before it is said.
+//! promises of logs and commits, `said` what must be durable before it is said, `verdicts`
+//! who is up.
 
 mod disk;
 pub mod logs;
 #[cfg(test)]
 pub mod reads;
 pub mod said;
+pub mod verdicts;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -70,7 +72,7 @@ pub const BOUNDED: Property = Property { name: "Bounded Queues", source: "design
 
 /// All of them: each has been seen to fail.
 #[cfg(test)]
-pub const ALL: [&Property; 16] = [
+pub const ALL: [&Property; 17] = [
     &ELECTION_SAFETY,
     &logs::LEADER_APPEND_ONLY,
     &logs::LOG_MATCHING,
@@ -83,6 +85,7 @@ pub const ALL: [&Property; 16] = [
     &NEVER_BACK,
     &SNAPSHOT_COMMITTED,
     &APPLY_DURABLE,
+    &verdicts::ONE_VIEW,
     &PROGRESS,
     &ONE_CHANGE,
     &NO_FAILURE,
@@ -184,6 +187,8 @@ pub struct History {
     /// What is committed, each entry with the term in which it became so.
     committed: BTreeMap<ClusterId, Vec<(Entry, Term)>>,
     votes: BTreeMap<(Incarnation, Term), Incarnation>,
+    /// Who was up, by the committed log.
+    views: BTreeMap<ClusterId, verdicts::Views>,
     mirrors: BTreeMap<Life, Mirror>,
     /// The snapshots that were looked at.
     snapshots: BTreeMap<Life, Index>,
@@ -222,6 +227,7 @@ impl History {
         self.check_applicable(core, disks)?;
         if thorough || before != Some(core.commit_index()) {
             self.check_commit_rule(core)?;
+            self.check_verdicts(core)?;
         }
         self.check_progress(core)?;
         check_members(core)?;

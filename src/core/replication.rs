@@ -73,9 +73,14 @@ impl Core {
         for progress in leader.progress.values_mut() {
             progress.on_tick(now);
         }
-        if now < leader.heartbeat_at {
-            return;
+        if now >= leader.heartbeat_at {
+            self.beat(now);
         }
+        self.tick_detector(now);
+    }
+
+    fn beat(&mut self, now: Time) {
+        let Role::Leader(leader) = &mut self.role else { return };
         leader.heartbeat_at = now.plus(self.setup.heartbeat);
         self.send_heartbeats(now);
         self.say_farewell();
@@ -306,7 +311,21 @@ impl Core {
         let before = std::mem::replace(&mut self.commit_index, index);
         self.forget_incoming();
         self.step(|| format!("commits up to {index}"));
+        self.judge_up_to(before, index);
         self.configurations.at(index).is_some_and(|(stated, _)| *stated > before)
+    }
+
+    /// What the entries after `before` up to `index` say of who is up.
+    fn judge_up_to(&mut self, before: Index, index: Index) {
+        let mut turns = Vec::new();
+        for (at, entry) in self.log.from(before.next()).take_while(|(at, _)| *at <= index) {
+            if matches!(entry.payload, Payload::Verdict(_) | Payload::Members(_))
+                && let Some((_, members)) = self.configurations.at(at)
+            {
+                turns.extend(self.verdicts.apply(at, &entry.payload, members));
+            }
+        }
+        self.tell_turns(turns);
     }
 
     /// Acknowledges what is durable and verified. While a write is under way
@@ -419,6 +438,7 @@ impl Core {
         }
         self.advance_commit(now);
         self.confirm_reads();
+        self.hear_for_detector(now);
         Ok(())
     }
 
@@ -443,6 +463,7 @@ impl Core {
         progress.on_heartbeat_answer(m.seq, m.verified, now);
         self.advance_commit(now);
         self.confirm_reads();
+        self.hear_for_detector(now);
         Ok(())
     }
 

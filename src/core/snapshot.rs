@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::membership::Membership;
 use super::types::{Index, Term};
+use super::verdicts::Verdicts;
 
 /// A snapshot is at most so long, in bytes: it is held in memory as a whole.
 pub const SNAPSHOT_LIMIT_BYTES: u64 = 1 << 36;
@@ -34,6 +35,8 @@ pub struct Snapshot {
     pub members_index: Index,
     /// Those members.
     pub members: Membership,
+    /// Who of them was up, as far as that was agreed.
+    pub verdicts: Verdicts,
     /// The state, members included, as it travels and as it stands on the disk.
     pub data: Bytes,
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
 use super::changes::{Changing, Joining};
+use super::detector::Detector;
 use super::effect::RoleName;
 use super::log::Log;
 use super::members::Newcomer;
@@ -325,6 +326,8 @@ pub struct Leader {
     pub newcomers: BTreeMap<Incarnation, Newcomer>,
     /// Those that are told that they are no members any more, and how often they still are.
     pub farewells: BTreeMap<Incarnation, u32>,
+    /// Who is up.
+    pub detector: Detector,
     /// The end of what is committed, and durable here.
     pub settled: Index,
     /// Bytes appended behind that.
@@ -382,6 +385,7 @@ impl Leader {
     /// When something is due.
     pub fn deadline(&self) -> Time {
         let replies = self.progress.values().filter_map(Progress::deadline).min();
-        self.heartbeat_at.min(replies.unwrap_or(self.heartbeat_at))
+        let heartbeat_at = self.heartbeat_at.min(self.detector.look_at);
+        heartbeat_at.min(replies.unwrap_or(heartbeat_at))
     }
 }

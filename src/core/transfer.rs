@@ -312,7 +312,13 @@ mod tests {
             checksum: length as u32,
         };
         let members = Membership::new(ClusterId(1), Vec::new());
-        Snapshot { id, members_index: Index(1), members, data: Bytes::from(data) }
+        Snapshot {
+            id,
+            members_index: Index(1),
+            members,
+            verdicts: Default::default(),
+            data: Bytes::from(data),
+        }
     }
 
     /// A path that loses, repeats and reorders pieces and answers alike.

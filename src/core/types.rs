@@ -125,6 +125,20 @@ pub enum Payload {
     Members(Box<Membership>),
     /// A client's operation; the core carries it and does not look inside.
     Client(Bytes),
+    /// A member is up, or down (`verdicts`). A leader may start its term with the one
+    /// that says that it is up itself.
+    Verdict(Verdict),
+}
+
+/// What a leader says of one member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Verdict {
+    /// The life that is meant.
+    pub life: Life,
+    /// Whether it is up.
+    pub up: bool,
+    /// How often it went down soon after it had come up.
+    pub relapses: u8,
 }
 
 impl Entry {
@@ -135,6 +149,7 @@ impl Entry {
             Payload::Empty => 8,
             Payload::Members(members) => 32 + members.members.len() * 64,
             Payload::Client(bytes) => bytes.len() + 16,
+            Payload::Verdict(_) => 32,
         }
     }
 }

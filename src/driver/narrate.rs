@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::core::effect::{Detail, Note, Told};
 use crate::core::membership::{Member, Membership};
 use crate::core::types::{Index, Time};
+use crate::core::verdicts::Turn;
 use crate::engine::{self, Counts, Engine};
 use crate::event::Event;
 use crate::shared::{Shared, Ticket};
@@ -116,9 +117,10 @@ impl<'a> Narrator<'a> {
                 }
             }
             self.on_role(engine::public_role(told.role), told.term.0);
-            match told.note {
-                Note::Compacted(index) => self.on_snapshot(index, false),
-                Note::Installed(index) => self.on_snapshot(index, true),
+            match &told.note {
+                Note::Compacted(index) => self.on_snapshot(*index, false),
+                Note::Installed(index) => self.on_snapshot(*index, true),
+                Note::Verdict(turn) => self.on_turn(turn),
                 _ => {}
             }
         }
@@ -154,6 +156,14 @@ impl<'a> Narrator<'a> {
     fn on_snapshot(&self, index: Index, received: bool) {
         let (node, index) = (self.shared.name.clone(), index.0);
         self.config.emit(&Event::Snapshot { node, index, received });
+    }
+
+    fn on_turn(&self, turn: &Turn) {
+        let (node, member, index) = (self.shared.name.clone(), turn.name.clone(), turn.index.0);
+        self.config.emit(&match turn.up {
+            true => Event::MemberUp { node, member, index },
+            false => Event::MemberDown { node, member, index },
+        });
     }
 
     fn on_leader(

@@ -10,6 +10,8 @@
 //!                payload 0  Empty
 //!                        1  Members  membership
 //!                        2  Client   n length, bytes
+//!                        3  Verdict  1 head: bit 0 up, bits 1 to 3 relapses (to 5);
+//!                           8 incarnation, 8 run
 //!   membership   8 cluster, n count, then each member, in order of name, no
 //!                incarnation twice
 //!                n count, then each former member, with an incarnation
@@ -27,7 +29,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use bytes::Bytes;
 
 use crate::core::membership::{FORMER_LIMIT, Former, MEMBERS_LIMIT, Member, Membership, Standing};
-use crate::core::types::{ClusterId, Entry, Incarnation, Payload, Term};
+use crate::core::types::{ClusterId, Entry, Incarnation, Life, Payload, Run, Term, Verdict};
+use crate::core::verdicts::RELAPSES_MOST;
 
 use super::Refusal;
 #[cfg(test)]
@@ -39,6 +42,7 @@ pub const NAME_LIMIT_BYTES: usize = 64;
 const PAYLOAD_EMPTY: u8 = 0;
 const PAYLOAD_MEMBERS: u8 = 1;
 const PAYLOAD_CLIENT: u8 = 2;
+const PAYLOAD_VERDICT: u8 = 3;
 const PAYLOAD_BITS: u8 = 0b011;
 /// The bit of an entry's head that says that its term follows.
 pub const ENTRY_HAS_TERM: u8 = 0b100;
@@ -54,6 +58,7 @@ pub fn put_entry(entry: &Entry, term_before: Term, out: &mut Vec<u8>) {
         Payload::Empty => PAYLOAD_EMPTY,
         Payload::Members(_) => PAYLOAD_MEMBERS,
         Payload::Client(_) => PAYLOAD_CLIENT,
+        Payload::Verdict(_) => PAYLOAD_VERDICT,
     };
     if entry.term == term_before {
         out.push(payload);
@@ -65,6 +70,7 @@ pub fn put_entry(entry: &Entry, term_before: Term, out: &mut Vec<u8>) {
         Payload::Empty => {}
         Payload::Members(membership) => put_membership(membership, out),
         Payload::Client(bytes) => put_operation(bytes, out),
+        Payload::Verdict(verdict) => put_verdict(*verdict, out),
     }
 }
 
@@ -82,9 +88,29 @@ pub fn take_entry(from: &mut Cursor<'_>, term_before: Term) -> Result<Entry, Ref
         PAYLOAD_EMPTY => Payload::Empty,
         PAYLOAD_MEMBERS => Payload::Members(Box::new(take_membership(from)?)),
         PAYLOAD_CLIENT => Payload::Client(take_operation(from)?),
-        _ => return Err(Refusal::Malformed),
+        _ => Payload::Verdict(take_verdict(from)?),
     };
     Ok(Entry { term, payload })
+}
+
+/// Appends what is said of a life.
+pub fn put_verdict(verdict: Verdict, out: &mut Vec<u8>) {
+    let Verdict { life, up, relapses } = verdict;
+    assert!(relapses <= RELAPSES_MOST, "{relapses} relapses are counted");
+    out.push(u8::from(up) | relapses << 1);
+    out.extend_from_slice(&life.incarnation.0.to_le_bytes());
+    out.extend_from_slice(&life.run.0.to_le_bytes());
+}
+
+/// What is said of a life.
+pub fn take_verdict(from: &mut Cursor<'_>) -> Result<Verdict, Refusal> {
+    let head = from.u8()?;
+    let relapses = head >> 1;
+    let life = Life { incarnation: Incarnation(from.u64()?), run: Run(from.u64()?) };
+    if relapses > RELAPSES_MOST || life.incarnation.0 == 0 {
+        return Err(Refusal::Malformed);
+    }
+    Ok(Verdict { life, up: head & 1 == 1, relapses })
 }
 
 /// Appends a length and so many bytes.
@@ -293,6 +319,7 @@ pub fn entry_len(entry: &Entry) -> usize {
         Payload::Empty => 0,
         Payload::Members(membership) => membership_len(membership),
         Payload::Client(bytes) => operation_len(bytes),
+        Payload::Verdict(_) => 17,
     };
     1 + varint_len(entry.term.0) + payload_len
 }

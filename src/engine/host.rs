@@ -10,6 +10,7 @@ use crate::core::log::Log;
 use crate::core::membership::Membership;
 use crate::core::snapshot::{SNAPSHOT_LIMIT_BYTES, Snapshot};
 use crate::core::types::{Index, Payload, Term};
+use crate::core::verdicts::Verdicts;
 use crate::encoding::snapshot;
 use crate::replica::{Outcome, Replica};
 use crate::request::Answer;
@@ -38,6 +39,8 @@ pub(crate) struct Wanted {
     pub(crate) at: (Index, Term),
     /// The members in force there, and where they are stated.
     pub(crate) members: (Index, Membership),
+    /// Who of them is up there.
+    pub(crate) verdicts: Verdicts,
 }
 
 /// What a job came to.
@@ -159,7 +162,7 @@ pub(super) fn entries(
             bytes += entry.size_bytes();
             let operation = match &entry.payload {
                 Payload::Client(operation) => Some(operation.clone()),
-                Payload::Empty | Payload::Members(_) => None,
+                Payload::Empty | Payload::Members(_) | Payload::Verdict(_) => None,
             };
             (index, entry.term, operation)
         })
@@ -209,10 +212,10 @@ pub(crate) fn perform(replica: &mut Replica, job: Job) -> Done {
 
 /// The state as a snapshot.
 fn take_snapshot(replica: &Replica, wanted: Wanted) -> Result<Snapshot, String> {
-    let Wanted { at, members: (stated, members) } = wanted;
+    let Wanted { at, members: (stated, members), verdicts } = wanted;
     assert_eq!(replica.applied(), at.0, "a snapshot of another state than was wanted");
     let state = replica.snapshot().map_err(|error| error.to_string())?;
-    let snapshot = snapshot::make(at, (stated, &members), &state);
+    let snapshot = snapshot::make(at, (stated, &members), &verdicts, &state);
     match snapshot.id.length <= SNAPSHOT_LIMIT_BYTES {
         true => Ok(snapshot),
         false => Err(format!("it has {} bytes, above the limit", snapshot.id.length)),

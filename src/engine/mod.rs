@@ -311,7 +311,8 @@ impl<T> Engine<T> {
         let members = self.core.members_at(last)?.clone();
         let term = self.core.log().term_at(last)?;
         self.compaction.ask(last);
-        Some(Wanted { at: (last, term), members })
+        let verdicts = self.core.verdicts_at(last);
+        Some(Wanted { at: (last, term), members, verdicts })
     }
 
     /// A snapshot has come whole. Bytes that are none are as good as lost.

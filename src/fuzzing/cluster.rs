@@ -89,6 +89,7 @@ impl Cluster {
                 own,
                 others: (0..NODES).filter(|other| *other != node).map(neighbor).collect(),
                 heartbeat: 30 * MILLISECOND,
+                failure_timeout: Some(200_000),
                 election_timeout: (150 * MILLISECOND, 300 * MILLISECOND),
                 founding_by_majority: false,
                 tail_entries: 10_000,

@@ -109,6 +109,7 @@ fn sound(settings: &Settings) {
         data_dir,
         heartbeat_us,
         election_timeout_us: (shortest, longest),
+        failure_timeout_us,
         request_timeout_us,
         snapshot_every,
         max_value_bytes,
@@ -130,6 +131,8 @@ fn sound(settings: &Settings) {
     assert!((ms..=60_000 * ms).contains(heartbeat_us), "{settings:?}");
     assert!(*shortest >= 2 * heartbeat_us && *longest >= shortest + heartbeat_us, "{settings:?}");
     assert!(*longest <= 600_000 * ms, "{settings:?}");
+    assert!((20 * ms..=600_000 * ms).contains(failure_timeout_us), "{settings:?}");
+    assert!(*failure_timeout_us >= 4 * heartbeat_us, "{settings:?}");
     assert!((ms..=3_600_000 * ms).contains(request_timeout_us), "{settings:?}");
     assert!((1..=1_000_000_000).contains(snapshot_every), "{settings:?}");
     assert!((1..=MAX_VALUE_BYTES).contains(max_value_bytes), "{settings:?}");

@@ -101,7 +101,7 @@ fn operations(message: &Message) -> impl Iterator<Item = &Bytes> {
     };
     let of_entries = entries.iter().filter_map(|entry| match &entry.payload {
         Payload::Client(bytes) => Some(bytes),
-        Payload::Empty | Payload::Members(_) => None,
+        Payload::Empty | Payload::Members(_) | Payload::Verdict(_) => None,
     });
     of_entries.chain(operations)
 }
@@ -119,7 +119,7 @@ fn memory_of(message: &Message) -> usize {
         Message::AppendEntries(append) => {
             let members = append.entries.iter().map(|entry| match &entry.payload {
                 Payload::Members(members) => memory_of_members(members),
-                Payload::Empty | Payload::Client(_) => 0,
+                Payload::Empty | Payload::Client(_) | Payload::Verdict(_) => 0,
             });
             append.entries.capacity() * size_of::<Entry>() + members.sum::<usize>()
         }

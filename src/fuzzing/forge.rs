@@ -10,7 +10,7 @@ use crate::core::message::{
     RequestVoteReply, TimeoutNow, WhyNot, Wish,
 };
 use crate::core::snapshot::SnapshotId;
-use crate::core::types::{ClusterId, Entry, Incarnation, Index, Payload, Term};
+use crate::core::types::{ClusterId, Entry, Incarnation, Index, Life, Payload, Run, Term, Verdict};
 use crate::operation;
 use crate::wire::codec;
 
@@ -175,12 +175,22 @@ fn reply(feed: &mut Feed<'_>, known: &Known) -> Message {
 }
 
 fn entry(feed: &mut Feed<'_>, known: &Known) -> Entry {
-    let payload = match feed.below(3) {
+    let payload = match feed.below(4) {
         0 => Payload::Empty,
+        3 => Payload::Verdict(verdict(feed, known)),
         1 => Payload::Members(Box::new(membership(feed, known))),
         _ => Payload::Client(operation(feed, known)),
     };
     Entry { term: Term(feed.number(&known.numbers)), payload }
+}
+
+/// Of one of the members, mostly.
+fn verdict(feed: &mut Feed<'_>, known: &Known) -> Verdict {
+    let incarnations = known.members.iter().filter_map(|member| member.incarnation);
+    let numbers: Vec<u64> = incarnations.map(|of| of.0).collect();
+    let incarnation = Incarnation(feed.number(&numbers).max(1));
+    let life = Life { incarnation, run: Run(feed.number(&known.numbers)) };
+    Verdict { life, up: feed.flag(), relapses: feed.below(6) as u8 }
 }
 
 /// The members as they are, with some left out and some changed.

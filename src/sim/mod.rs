@@ -95,6 +95,7 @@ mod storm;
 mod story;
 #[cfg(test)]
 mod tests;
+mod verdicts;
 mod witness;
 mod world;
 

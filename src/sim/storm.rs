@@ -8,6 +8,7 @@ use super::clock::TRUE_RATE;
 use super::drive::Drive;
 use super::faults::Faults;
 use super::members::{self, Stands, stands};
+use super::verdicts;
 use super::world::{Step, World};
 
 /// When all faults have ended, the cluster serves again, within a bounded time.
@@ -251,6 +252,7 @@ impl Storm {
         if !world.run_while_not(end, World::is_settled)? {
             return fail(world, "nodes do not agree after the last request", SECOND);
         }
+        verdicts::judge_all(world)?;
         Ok(Healed { took, stopped: false })
     }
 }

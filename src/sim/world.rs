@@ -62,6 +62,8 @@ enum Event {
     LinkTurns { from: usize, to: usize, open: bool, left: u64 },
 }
 
+/// Who is silent for so long is agreed to be down, in microseconds.
+pub(super) const FAILURE_TIMEOUT: u64 = 200_000;
 /// Whole logs are compared at each of so many turns.
 const THOROUGH_EVERY: u64 = 128;
 
@@ -229,6 +231,7 @@ impl World {
                 own: self.plan.neighbor(place),
                 others,
                 heartbeat: 30_000,
+                failure_timeout: Some(FAILURE_TIMEOUT),
                 election_timeout: (150_000, 300_000),
                 founding_by_majority: false,
                 tail_entries: self.plan.snapshot_every / 2,

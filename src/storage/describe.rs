@@ -10,7 +10,7 @@ use std::path::Path;
 
 use crate::core::Hard;
 use crate::core::membership::{Membership, Standing};
-use crate::core::types::{Entry, Incarnation, Index, Payload, Term};
+use crate::core::types::{Entry, Incarnation, Index, Payload, Term, Verdict};
 
 use super::error::StorageError;
 use super::files::{Files, read_whole};
@@ -206,6 +206,9 @@ fn entry_text(index: Index, entry: &Entry) -> String {
             format!("members of cluster {}: {}", members.cluster, members_text(members))
         }
         Payload::Client(bytes) => format!("{} bytes of a client", bytes.len()),
+        Payload::Verdict(Verdict { life, up, .. }) => {
+            format!("{} is {}", life.incarnation, if *up { "up" } else { "down" })
+        }
     };
     format!("entry {index}, term {term}: {payload}")
 }

@@ -54,7 +54,7 @@ impl World {
         }
         let term = core.log().term_at(index).expect("what is applicable is in the log");
         let (stated, members) = core.members_at(index).expect("its members are known");
-        Some(snapshot::make((index, term), (*stated, members), &state))
+        Some(snapshot::make((index, term), (*stated, members), &core.verdicts_at(index), &state))
     }
 
     /// A snapshot that a node took is durable, and its core is told: that may have

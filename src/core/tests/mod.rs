@@ -9,6 +9,7 @@
 
 mod changes;
 mod describe;
+mod detector;
 mod disks;
 mod election;
 mod explore;

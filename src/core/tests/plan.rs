@@ -17,6 +17,8 @@ pub struct Plan {
     pub append_bytes: usize,
     /// So much of the log is kept behind a snapshot.
     pub tail_entries: u64,
+    /// Whether nodes judge who is up, and after how long.
+    pub failure_timeout: Option<u64>,
     pub seed: u64,
 }
 
@@ -29,6 +31,7 @@ impl Plan {
             by_majority: false,
             append_bytes: 1_000,
             tail_entries: 0,
+            failure_timeout: None,
             seed: 1,
         }
     }
@@ -43,6 +46,11 @@ impl Plan {
 
     pub fn spares(self, spares: usize) -> Plan {
         Plan { spares, ..self }
+    }
+
+    /// With verdicts, as by default.
+    pub fn judging(self) -> Plan {
+        Plan { failure_timeout: Some(200 * MS), ..self }
     }
 
     /// How many nodes the file of the first ones names.

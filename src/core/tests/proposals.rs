@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::super::Core;
+use super::super::detector::Detector;
 use super::super::message::Propose;
 use super::super::state::{Leader, Role};
 use super::super::types::{Index, Payload, Time};
@@ -97,6 +98,7 @@ fn an_answer_tells_when_its_round_began_among_thousands() {
         joining: Vec::new(),
         newcomers: Default::default(),
         farewells: Default::default(),
+        detector: Detector::new(false, None, Time(0)),
         settled: Index(0),
         unsettled_bytes: 0,
     };

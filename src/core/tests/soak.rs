@@ -36,7 +36,9 @@ impl Soak {
         let compacts = chance.between(0, 2) > 0;
         let tail_entries = chance.between(0, 5);
         let spares = if by_majority { 0 } else { chance.between(0, 2) as usize };
-        let plan = Plan { voters, learners, spares, by_majority, append_bytes, tail_entries, seed };
+        let failure_timeout = (!seed.is_multiple_of(3)).then_some(200 * MS);
+        let plan = Plan { voters, learners, spares, by_majority, seed, ..Plan::voters(1) };
+        let plan = Plan { append_bytes, tail_entries, failure_timeout, ..plan };
         let mut world = World::new(plan);
         world.faults = faults(&mut chance);
         Soak {

@@ -177,6 +177,7 @@ impl World {
             own,
             others,
             heartbeat: 30 * MS,
+            failure_timeout: self.plan.failure_timeout,
             election_timeout: (150 * MS, 300 * MS),
             founding_by_majority: self.plan.by_majority,
             tail_entries: self.plan.tail_entries,

@@ -100,6 +100,7 @@ impl Cluster {
                 own,
                 others,
                 heartbeat: 30 * MILLISECOND,
+                failure_timeout: None,
                 election_timeout: (150 * MILLISECOND, 300 * MILLISECOND),
                 founding_by_majority: false,
                 tail_entries: 10_000,

@@ -67,6 +67,8 @@ fn each_property_finds_its_bug() {
         &clients::LINEARIZABLE,
         &clients::REAL_TIME_ORDER,
         &storm::HEALS,
+        &verdicts::ACCURATE,
+        &verdicts::COMPLETE,
         &witness::APPLIED_ONCE,
         &witness::SAME_VALUES,
         &witness::QUERIES_SEE_THE_LOG,
@@ -168,6 +170,15 @@ fn of_the_core() -> Vec<Case> {
         }),
         case(&logs::COMMIT_RULE, with_elections, || {
             in_the_core(|core, _| core.bug_counts_copies_of_earlier_terms())
+        }),
+        case(&properties::verdicts::ONE_VIEW, as_it_is, || {
+            in_the_core(|core, _| core.bug_forgets_who_is_up())
+        }),
+        case(&verdicts::COMPLETE, as_it_is, || {
+            in_the_core(|core, _| core.bug_confirms_no_silence())
+        }),
+        case(&verdicts::ACCURATE, with_crashes, || {
+            in_the_core(|core, _| core.bug_finds_nobody_steady())
         }),
         case(&properties::NEVER_BACK, with_elections, || {
             in_the_core(|core, _| core.bug_goes_back_a_term())

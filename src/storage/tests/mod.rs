@@ -13,7 +13,9 @@ use bytes::Bytes;
 use crate::core::membership::{Member, Membership, Standing};
 use crate::core::rng::Rng;
 use crate::core::snapshot::Snapshot;
-use crate::core::types::{ClusterId, Entry, Incarnation, Index, Payload, Term, WriteNumber};
+use crate::core::types::{
+    ClusterId, Entry, Incarnation, Index, Life, Payload, Run, Term, Verdict, WriteNumber,
+};
 use crate::core::{Hard, Record, Saved};
 use crate::encoding;
 
@@ -52,7 +54,16 @@ fn members() -> Membership {
 /// The snapshot up to an entry: there is only one.
 fn snapshot(index: Index, term: Term) -> Snapshot {
     let state = format!("the state at {index} of term {term}");
-    encoding::snapshot::make((index, term), (Index(1), &members()), state.as_bytes())
+    encoding::snapshot::make(
+        (index, term),
+        (Index(1), &members()),
+        &Default::default(),
+        state.as_bytes(),
+    )
+}
+
+fn verdict() -> Verdict {
+    Verdict { life: Life { incarnation: Incarnation(2), run: Run(7) }, up: true, relapses: 3 }
 }
 
 fn entry(term: u64, bytes: &[u8]) -> Entry {
@@ -234,6 +245,7 @@ impl Maker {
             entries.push(match self.rng.between(0, 20) {
                 0 => Entry { term: Term(term), payload: Payload::Empty },
                 1 => Entry { term: Term(term), payload: Payload::Members(Box::new(members())) },
+                2 => Entry { term: Term(term), payload: Payload::Verdict(verdict()) },
                 _ => {
                     let len = self.rng.between(0, self.bytes);
                     let bytes: Vec<u8> = (0..len).map(|_| self.rng.next() as u8).collect();

@@ -5,7 +5,8 @@ use proptest::strategy::Union;
 
 use super::*;
 use crate::core::membership::{Former, MEMBERS_LIMIT, Member, Membership, Standing};
-use crate::core::types::{ClusterId, Entry, Incarnation, Payload, Term};
+use crate::core::types::{ClusterId, Entry, Incarnation, Life, Payload, Run, Term, Verdict};
+use crate::core::verdicts::RELAPSES_MOST;
 use crate::encoding::entry::{ENTRY_HAS_TERM, entry_len, operation_len, put_member};
 use std::net::{SocketAddr, SocketAddrV6};
 
@@ -65,11 +66,21 @@ fn client_bytes() -> impl Strategy<Value = Bytes> {
     prop_oneof![vec(any::<u8>(), 0..40), vec(any::<u8>(), 100..400)].prop_map(Bytes::from)
 }
 
+fn verdict() -> impl Strategy<Value = Verdict> {
+    (1..=u64::MAX, any::<u64>(), any::<bool>(), 0..=RELAPSES_MOST).prop_map(
+        |(incarnation, run, up, relapses)| {
+            let life = Life { incarnation: Incarnation(incarnation), run: Run(run) };
+            Verdict { life, up, relapses }
+        },
+    )
+}
+
 fn entry() -> impl Strategy<Value = Entry> {
     let payload = prop_oneof![
         1 => Just(Payload::Empty),
         1 => membership().prop_map(|members| Payload::Members(Box::new(members))),
         6 => client_bytes().prop_map(Payload::Client),
+        2 => verdict().prop_map(Payload::Verdict),
     ];
     let term = prop_oneof![Just(Term(7)), term()];
     (term, payload).prop_map(|(term, payload)| Entry { term, payload })
@@ -375,7 +386,10 @@ fn each_refusal_names_its_reason() {
     assert_eq!(refusal(&[KIND_REQUEST_VOTE_REPLY, 1, 2]), Refusal::Malformed);
     assert_eq!(refusal(&[KIND_APPEND_ENTRIES_REPLY, 1, 1, 3]), Refusal::Malformed);
     let entry = |bytes: &[u8]| refusal(&[&[KIND_APPEND_ENTRIES, 7, 1, 1, 1, 1, 1], bytes].concat());
-    assert_eq!(entry(&[3]), Refusal::Malformed); // no such payload
+    assert_eq!(entry(&[3]), Refusal::TooShort);
+    let verdict = |head: u8, incarnation: u8| [&[3, head, incarnation][..], &[0; 15]].concat();
+    assert_eq!(entry(&verdict(0b1100, 1)), Refusal::Malformed); // six relapses
+    assert_eq!(entry(&verdict(1, 0)), Refusal::Malformed); // nobody
     assert_eq!(entry(&[8]), Refusal::Malformed); // no such bit
     assert_eq!(entry(&[ENTRY_HAS_TERM, 7]), Refusal::Malformed); // the term it has anyway
 }

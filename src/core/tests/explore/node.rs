@@ -177,7 +177,12 @@ impl Node {
         }
         let (stated, mut members) = self.core.members_at(index).expect("members").clone();
         bug.at_snapshot(&mut members);
-        let snapshot = encoding::snapshot::make((index, term), (stated, &members), &state);
+        let snapshot = encoding::snapshot::make(
+            (index, term),
+            (stated, &members),
+            &Default::default(),
+            &state,
+        );
         self.disk.compacted(&snapshot, self.disk.base.0);
         self.core.compact(snapshot.clone(), NOW);
         self.disk.compacted(&snapshot, self.core.log().base_index());
@@ -288,11 +293,14 @@ pub fn hash_core(core: &Core, hasher: &mut DefaultHasher) {
         commit_index,
         durability,
         configurations,
+        verdicts: _,
+        turns: _,
         role,
         lives: _,
         rng: _,
         election_at: _,
         leader_heard_at,
+        leader_heard: _,
         quorum_at: _,
         waiting_note_at: _,
         campaigns: _,
@@ -345,6 +353,7 @@ fn hash_role(role: &Role, hasher: &mut DefaultHasher) {
                 joining,
                 newcomers,
                 farewells,
+                detector: _,
                 settled,
                 unsettled_bytes,
             } = &**leader;
@@ -362,6 +371,7 @@ fn started(place: usize, run: u64, disk: &Disk, bounds: &Bounds) -> Core {
         own: neighbor(place, NODES),
         others: (0..NODES).filter(|other| *other != place).map(|o| neighbor(o, NODES)).collect(),
         heartbeat: 30 * MS,
+        failure_timeout: None,
         election_timeout: (150 * MS, 300 * MS),
         founding_by_majority: false,
         tail_entries: 0,

@@ -61,7 +61,7 @@ fn who_stands_for_election_and_lacks_what_is_committed_stands_no_longer() {
     let mut members = known.members.clone();
     members.members[2].standing = Standing::Learner;
     let at = (known.id.index, known.id.term);
-    let without_c = snapshot::make(at, (Index(8), &members), b"");
+    let without_c = snapshot::make(at, (Index(8), &members), &Default::default(), b"");
     let mut core = world.core(2).clone();
     let (now, mut effects) = (Time(world.now), Effects::default());
     core.flush(now, &mut effects);

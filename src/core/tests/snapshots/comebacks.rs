@@ -74,7 +74,7 @@ fn a_snapshot_against_what_is_verified_leaves_nothing_verified_beyond_it() {
     let mut core = world.core(2).clone();
     let at = Index(core.log().last_index().0 - 2);
     let members = core.members().expect("it has members").clone();
-    let made = snapshot::make((at, Term(1)), (Index(1), &members), b"");
+    let made = snapshot::make((at, Term(1)), (Index(1), &members), &Default::default(), b"");
     assert_ne!(core.log().term_at(at), Some(Term(1)));
     core.install(made).expect("nothing speaks against it");
     let mut effects = Default::default();

@@ -82,6 +82,7 @@ impl Node {
             own: neighbor(place, bounds.voters),
             others: others.map(|other| neighbor(other, bounds.voters)).collect(),
             heartbeat: 30 * MS,
+            failure_timeout: None,
             election_timeout: (150 * MS, 300 * MS),
             founding_by_majority: bounds.bug == Bug::FoundsByMajority,
             tail_entries: 0,

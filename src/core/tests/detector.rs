@@ -1,0 +1,297 @@
+//! Who is up, decided once for all: what a leader may say, when, and that all hear it.
+
+use super::super::effect::Note;
+use super::super::message::Message;
+use super::super::types::Payload;
+use super::world::{Faults, MS, Plan, World};
+
+const TIMEOUT: u64 = 200 * MS;
+
+/// A cluster whose members are all agreed to be up.
+fn all_up(plan: Plan) -> World {
+    let mut world = World::founded(plan.judging());
+    let count = world.nodes.len();
+    world.run_until(1_000 * MS, "all to be up", |world| {
+        (0..count).all(|at| (0..count).all(|of| is_up(world, at, of) == Some(true)))
+    });
+    // Up for so long that nobody relapses.
+    world.run_for(7_000 * MS);
+    world
+}
+
+/// What `at` knows to be agreed of `of`.
+fn is_up(world: &World, at: usize, of: usize) -> Option<bool> {
+    let name = &world.nodes[of].name;
+    world.core(at).verdicts().of(name).map(|agreed| agreed.up)
+}
+
+fn turns(world: &World, at: usize) -> Vec<(String, bool, u64)> {
+    let notes = world.nodes[at].notes.iter();
+    let turn = |(_, _, note): &(_, _, Note)| match note {
+        Note::Verdict(turn) => Some((turn.name.clone(), turn.up, turn.index.0)),
+        _ => None,
+    };
+    notes.filter_map(turn).collect()
+}
+
+fn turns_of(world: &World, at: usize, of: usize) -> Vec<bool> {
+    let name = &world.nodes[of].name;
+    let turns = turns(world, at).into_iter();
+    turns.filter(|(member, _, _)| member == name).map(|(_, up, _)| up).collect()
+}
+
+/// How long until all that run know that `of` is down, or up.
+fn until(world: &mut World, of: usize, up: bool) -> u64 {
+    world.run_until(20_000 * MS, "the verdict", |world| {
+        let mut running = (0..world.nodes.len()).filter(|&at| world.is_up(at));
+        running.all(|at| is_up(world, at, of) == Some(up))
+    })
+}
+
+#[test]
+fn a_death_is_agreed_in_time() {
+    let mut world = all_up(Plan::voters(3).learners(2));
+    let leader = world.leaders()[0];
+    for dead in [(leader + 1) % 3, 3] {
+        world.crash(dead);
+        let took = until(&mut world, dead, false);
+        assert!(took <= TIMEOUT + 50 * MS, "{dead} died {took} us ago");
+        world.start(dead);
+        until(&mut world, dead, true);
+    }
+    world.run_for(1_000 * MS);
+    world.crash(leader);
+    let took = until(&mut world, leader, false);
+    // An election takes up to 300 ms, and more if votes are split.
+    assert!(took <= 500 * MS, "the leader died {took} us ago");
+    let others: Vec<usize> = (0..3).filter(|place| *place != leader).collect();
+    // One of the two was restarted, and passed through the first ones once more.
+    let [one, other] = [0, 1].map(|at| turns(&world, others[at]));
+    assert!(one.ends_with(&other) || other.ends_with(&one), "{one:?} {other:?}");
+}
+
+/// A leader that was cut off with a minority accuses nobody, nor does one that has only
+/// just lost its majority and looks from its own evidence.
+#[test]
+fn who_is_cut_off_accuses_nobody() {
+    let mut world = all_up(Plan::voters(5));
+    let leader = world.leaders()[0];
+    let before = world.core(leader).log().last_index();
+    world.isolate(&[leader, (leader + 1) % 5]);
+    world.run_for(2_000 * MS);
+    assert_eq!(world.core(leader).log().last_index(), before, "it wrote something");
+    assert!(
+        !world
+            .core(leader)
+            .suspects(world.nodes[(leader + 2) % 5].incarnation, world.clock(leader))
+    );
+    world.cut.clear();
+    world.run_until(10_000 * MS, "all to be up", |world| {
+        (0..5).all(|of| is_up(world, leader, of) == Some(true))
+    });
+}
+
+/// Pitfall 70: a leader that slept, or whose clock jumped, finds all silent, and that is
+/// its own silence.
+#[test]
+fn who_slept_accuses_nobody() {
+    for slept in [300, 1_000, 10_000] {
+        let mut world = all_up(Plan::voters(3).learners(1));
+        let leader = world.leaders()[0];
+        let before = turns(&world, leader).len();
+        // Twice, the second time when it could not doubt itself anew.
+        for pause in [0, 250 * MS] {
+            world.run_for(pause);
+            world.nodes[leader].ahead += slept * MS;
+            world.run_for(MS);
+        }
+        world.run_for(2_000 * MS);
+        for place in 0..4 {
+            assert_eq!(turns(&world, place).len(), before, "after {slept} ms");
+        }
+    }
+}
+
+/// A doubt ends: a leader that is late for ever declares the dead nevertheless.
+#[test]
+fn self_doubt_ends() {
+    let mut world = all_up(Plan::voters(5));
+    let leader = world.leaders()[0];
+    let dead = (leader + 1) % 5;
+    world.crash(dead);
+    for _ in 0..40 {
+        world.run_for(20 * MS);
+        world.nodes[leader].ahead += 70 * MS;
+    }
+    assert_eq!(is_up(&world, leader, dead), Some(false));
+    let others = (0..5).filter(|of| *of != dead);
+    assert!(others.into_iter().all(|of| is_up(&world, leader, of) == Some(true)));
+}
+
+/// Loss costs probes, and no verdict.
+#[test]
+fn loss_is_not_death() {
+    for seed in 0..4 {
+        let mut world = all_up(Plan::voters(3).learners(1).seed(seed));
+        let leader = world.leaders()[0];
+        let before = turns(&world, leader).len();
+        world.faults = Faults { lost_percent: 10, ..Faults::NONE };
+        world.run_for(120_000 * MS);
+        assert_eq!(turns(&world, leader).len(), before, "seed {seed}");
+        assert_eq!(world.leaders(), [leader]);
+    }
+}
+
+/// Nobody is probed whom nobody misses.
+#[test]
+fn without_loss_nobody_is_probed() {
+    let mut world = all_up(Plan::voters(3));
+    world.sent = Some(Vec::new());
+    world.run_for(3_000 * MS);
+    let sent = world.sent.take().unwrap();
+    let beats = sent.iter().filter(|of| matches!(of.envelope.message, Message::Heartbeat(_)));
+    assert!((198..=202).contains(&beats.count()), "two members, every 30 ms");
+}
+
+/// A run that is over within the failure timeout was a death all the same.
+#[test]
+fn a_restart_is_a_down_and_an_up() {
+    let mut world = all_up(Plan::voters(3).learners(1));
+    let leader = world.leaders()[0];
+    for restarted in [(leader + 1) % 3, 3] {
+        let before = turns_of(&world, leader, restarted).len();
+        world.crash(restarted);
+        world.run_for(20 * MS);
+        world.start(restarted);
+        world.run_until(2_000 * MS, "its new run to be up", |world| {
+            turns_of(world, leader, restarted).len() == before + 2
+        });
+        assert_eq!(turns_of(&world, leader, restarted)[before..], [false, true]);
+        until(&mut world, restarted, true);
+        assert!(world.core(restarted).up_since().is_some());
+    }
+    // The leader comes back as the leader, or as whoever follows.
+    let watcher = (leader + 1) % 3;
+    world.run_for(7_000 * MS);
+    let before = turns_of(&world, watcher, leader).len();
+    world.crash(leader);
+    world.start(leader);
+    world.run_until(3_000 * MS, "its new run to be up", |world| {
+        turns_of(world, watcher, leader).len() == before + 2
+    });
+    assert_eq!(turns_of(&world, watcher, leader)[before..], [false, true]);
+}
+
+/// Each relapse doubles the steady time that `up` needs, within a bound, until the member
+/// stays up for long.
+#[test]
+fn relapses_need_more_patience() {
+    let mut world = all_up(Plan::voters(3).learners(1));
+    let leader = world.leaders()[0];
+    let restart = |world: &mut World| {
+        world.crash(3);
+        until(world, 3, false);
+        world.start(3);
+        until(world, 3, true)
+    };
+    let steady: Vec<u64> = (0..8).map(|_| restart(&mut world) / TIMEOUT).collect();
+    assert_eq!(steady, [1, 2, 4, 8, 16, 32, 32, 32]);
+    world.run_for(7_000 * MS);
+    assert_eq!(restart(&mut world) / TIMEOUT, 1);
+    assert_eq!(world.leaders(), [leader]);
+}
+
+/// The first entry of a term says that its leader is up, and so does no other leader for
+/// it; who was not heard when it came is judged from then on.
+#[test]
+fn the_first_entry_of_a_term_declares_its_leader() {
+    let mut world = all_up(Plan::voters(3));
+    let leader = world.leaders()[0];
+    world.crash(leader);
+    world.run_until(2_000 * MS, "another leader", |world| {
+        world.leader().is_some_and(|next| {
+            world.core(next).commit_index() == world.core(next).log().last_index()
+        })
+    });
+    let next = world.leader().unwrap();
+    let core = world.core(next);
+    let first = core.log().from(super::super::types::Index(1)).find(|(_, e)| e.term == core.term());
+    let Some((_, entry)) = first else { panic!("it has an entry of its term") };
+    let Payload::Verdict(verdict) = entry.payload else { panic!("{entry:?}") };
+    assert_eq!((verdict.life, verdict.up), (core.me(), true));
+    assert_eq!(is_up(&world, next, 3 - leader - next), Some(true), "nobody accuses it");
+}
+
+/// Who lost its memory comes back as another life under its name: that one was down, and
+/// is up when it is heard steadily.
+#[test]
+fn a_life_that_is_replaced_is_down() {
+    let mut world = all_up(Plan::voters(3));
+    let leader = world.leaders()[0];
+    let lost = (leader + 1) % 3;
+    let before = turns_of(&world, leader, lost).len();
+    world.crash(lost);
+    world.forget(lost);
+    world.start(lost);
+    let incarnation = world.nodes[lost].incarnation;
+    world.run_until(3_000 * MS, "the new life to be up", |world| {
+        let agreed = world.core(leader).verdicts().of(&world.nodes[lost].name);
+        agreed.is_some_and(|agreed| agreed.up && agreed.life.incarnation == incarnation)
+    });
+    assert_eq!(turns_of(&world, leader, lost)[before..], [false, true]);
+    world.crash(lost);
+    until(&mut world, lost, false);
+}
+
+/// Who was away passes through what it missed, in order; or, by a snapshot, to the present.
+#[test]
+fn who_was_away_hears_what_it_missed() {
+    for compacts in [false, true] {
+        let mut world = all_up(Plan::voters(5).learners(1));
+        let leader = world.leaders()[0];
+        let (away, dead, restarted) = ((leader + 1) % 5, (leader + 2) % 5, 5);
+        world.isolate(&[away]);
+        until_but(&mut world, away, away, false);
+        world.crash(restarted);
+        until_but(&mut world, away, restarted, false);
+        world.start(restarted);
+        until_but(&mut world, away, restarted, true);
+        world.crash(dead);
+        until_but(&mut world, away, dead, false);
+        if compacts {
+            // Nobody keeps the log for who is away for long.
+            world.run_for(4_000 * MS);
+            assert!(world.compact(leader));
+        }
+        let before = turns(&world, away).len();
+        world.cut.clear();
+        let caught_up = |world: &World| {
+            world.core(away).commit_index() == world.core(leader).commit_index()
+                && is_up(world, leader, away) == Some(true)
+        };
+        world.run_until(10_000 * MS, "it to be up", caught_up);
+        let (all, missed) = (turns(&world, leader), &turns(&world, away)[before..]);
+        assert_eq!(compacts, world.installs > 0);
+        if compacts {
+            let present = |place: usize| {
+                let agreed = world.core(leader).verdicts().of(&world.nodes[place].name).unwrap();
+                (world.nodes[place].name.clone(), agreed.up, agreed.index.0)
+            };
+            assert_eq!(missed[1..3], [present(restarted), present(dead)]);
+        } else {
+            assert_eq!(missed, &all[all.len() - missed.len()..]);
+            assert_eq!(missed.len(), 5);
+        }
+        assert!(missed.is_sorted_by_key(|(_, _, index)| *index));
+        let verdicts = |place: usize| world.core(place).verdicts().clone();
+        assert_eq!(verdicts(away), verdicts(leader));
+    }
+}
+
+/// Until all but one that run know.
+fn until_but(world: &mut World, but: usize, of: usize, up: bool) {
+    world.run_until(20_000 * MS, "the verdict", |world| {
+        let mut running = (0..world.nodes.len()).filter(|&at| world.is_up(at) && at != but);
+        running.all(|at| is_up(world, at, of) == Some(up))
+    });
+}
