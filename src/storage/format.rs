@@ -56,7 +56,7 @@ use crate::encoding::cursor::Cursor;
 use crate::encoding::entry::{put_name, take_name};
 
 /// The format that this build writes, and the only one it reads.
-const FORMAT_VERSION: u32 = 2;
+const FORMAT_VERSION: u32 = 3;
 const NODE_MAGIC: &[u8; 8] = b"KONTNODE";
 const SEGMENT_MAGIC: &[u8; 8] = b"KONTILOG";
 const SNAPSHOT_MAGIC: &[u8; 8] = b"KONTSNAP";

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!    0  4  magic               "KTKI"
-//!    4  1  format version      2
+//!    4  1  format version      3
 //!    5  1  seal                0: a checksum alone
 //!    6  8  cluster             0 while the sender is fresh
 //!   14  8  from, incarnation   the sender's log
@@ -35,7 +35,7 @@ use crate::encoding::cursor::{Cursor, put_varint, varint_len};
 /// The first bytes of each datagram.
 const MAGIC: [u8; 4] = *b"KTKI";
 /// The version of the format drawn above.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// The seal byte of a frame that has a checksum alone.
 const SEAL_CHECKSUM: u8 = 0;
 /// Where the checksum stands.
@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn the_header_is_as_it_is_drawn() {
         let datagram = frame_of(&[vec![0xaa, 0xbb]], 100);
-        assert_eq!(&datagram[..6], b"KTKI\x02\x00");
+        assert_eq!(&datagram[..6], b"KTKI\x03\x00");
         assert_eq!(&datagram[6..14], &0x1122_3344_5566_7788u64.to_le_bytes());
         assert_eq!(&datagram[14..22], &1u64.to_le_bytes());
         assert_eq!(&datagram[22..30], &2u64.to_le_bytes());
