@@ -96,6 +96,7 @@ mod story;
 #[cfg(test)]
 mod tests;
 mod verdicts;
+mod vigil;
 mod witness;
 mod world;
 
@@ -112,6 +113,7 @@ use crate::machine::StateMachine;
 pub use self::chance::Chance;
 pub use self::faults::Faults;
 pub use self::report::{Report, Violation};
+pub use self::vigil::{OneWay, Vigil, Watched};
 
 use self::chance::micros;
 use self::plan::{Load, Plan};

@@ -146,6 +146,8 @@ pub(super) struct Node {
     pub(super) running: Option<Running>,
     /// What a stopped node without a disk remembers.
     pub(super) remembers: Option<Saved>,
+    /// How long it waits for its turn at most, in microseconds, beside what all do.
+    pub(super) busy: u64,
     /// The rate of its clock, in millionths.
     pub(super) rate: u64,
 }

@@ -108,6 +108,7 @@ impl World {
             starts: 0,
             running: None,
             remembers: None,
+            busy: 0,
             rate: TRUE_RATE,
         };
         let nodes: Vec<Node> = (0..plan.size()).map(|place| node(place, &mut chance)).collect();

@@ -18,7 +18,12 @@ impl World {
         let Some(running) = self.nodes[place].running.as_mut() else { return Ok(()) };
         let time = running.turn(now);
         running.engine.flush(&mut output, time);
-        let away = self.chance.micros(self.faults.turn);
+        let busy = match self.nodes[place].busy {
+            0 => 0,
+            busy => self.chance.between(0, busy),
+        };
+        let away = self.chance.micros(self.faults.turn) + busy;
+        let Some(running) = self.nodes[place].running.as_mut() else { return Ok(()) };
         running.rest(now, away);
         #[cfg(test)]
         self.put_bugs_in(place, &mut output);
