@@ -367,7 +367,7 @@ fn with_data_dir_a_name_is_good_as_a_directory() {
 #[test]
 fn unknown_keys_and_keys_to_come() {
     let listed = "the keys are nodes, data_dir, heartbeat_ms, election_timeout_ms, \
-                  request_timeout_ms, snapshot_every, max_value_bytes, founding";
+                  failure_timeout_ms, request_timeout_ms, snapshot_every, max_value_bytes, founding";
     refused(
         file(json!({"hartbeat_ms": 1})),
         "hartbeat_ms",
@@ -377,10 +377,22 @@ fn unknown_keys_and_keys_to_come() {
     refused(file(json!({"colour": 1})), "colour", &["no such key", listed]);
     refused(file(json!({"a b": 1})), "\"a b\"", &["no such key"]);
     refused(file(json!({"x".repeat(5000): 1})), &format!("{}..", "x".repeat(60)), &["no such key"]);
-    for (key, truth) in [("secret_file", "not sealed"), ("failure_timeout_ms", "no verdicts")] {
-        let words = ["this version does not have that yet", truth, "leave the key out"];
-        refused(file(json!({key: 1})), key, &words);
-    }
+    let words = ["this version does not have that yet", "not sealed", "leave the key out"];
+    refused(file(json!({"secret_file": 1})), "secret_file", &words);
+}
+
+/// A member is probed when two heartbeats are missed, and that takes some time.
+#[test]
+fn failure_timeouts_are_checked_against_heartbeats() {
+    let key = "failure_timeout_ms";
+    refused(file(json!({key: 19})), key, &["19 is out of range", "from 20 to 600000"]);
+    refused(file(json!({key: 119})), key, &["before four heartbeats", "heartbeat_ms is 30", "120"]);
+    assert!(Config::try_from(file(json!({key: 120}))).is_ok());
+    assert!(Config::try_from(file(json!({key: 20, "heartbeat_ms": 5}))).is_ok());
+    // What is not said follows the heartbeat.
+    let slow = json!({"heartbeat_ms": 100, "election_timeout_ms": [300, 600]});
+    let shown = format!("{:?}", Config::try_from(file(slow)).expect("it is sound"));
+    assert!(shown.contains("failure_timeout_ms: 600"), "{shown}");
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn seal(frame: &mut [u8]) {
 impl Head {
     fn of(frame: &[u8]) -> Option<Head> {
         let number = |at: usize| Some(u64::from_le_bytes(frame.get(at..at + 8)?.try_into().ok()?));
-        if frame.get(..6)? != b"KTKI\x02\x00" {
+        if frame.get(..6)? != b"KTKI\x03\x00" {
             return None;
         }
         Some(Head {
@@ -58,7 +58,7 @@ impl Head {
 
     /// A frame with this body, parts or not.
     fn frame(&self, body: &[u8]) -> Vec<u8> {
-        let mut frame = b"KTKI\x02\x00".to_vec();
+        let mut frame = b"KTKI\x03\x00".to_vec();
         let lives = self.from.into_iter().chain(self.to);
         for number in [self.cluster].into_iter().chain(lives) {
             frame.extend_from_slice(&number.to_le_bytes());

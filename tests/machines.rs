@@ -63,6 +63,7 @@ fn events_tell_of_roles_and_leaders() {
             .filter_map(|event| match event {
                 Event::Role { term, .. } | Event::Leader { term, .. } => Some(*term),
                 Event::Members { index: 1, voters, .. } if voters.len() == 3 => None,
+                Event::MemberUp { .. } => None,
                 other => panic!("{other:?}"),
             })
             .collect();
