@@ -228,7 +228,8 @@ pub struct Member {
     /// was never heard.
     pub incarnation: Option<u64>,
     /// What the cluster has agreed on: whether it is up. `None` while that was never
-    /// decided, as for a member that was never heard.
+    /// decided, as for a member that was never heard, and while this node does not know,
+    /// as it may be for a moment after its own start.
     pub verdict: Option<Verdict>,
     /// How long ago this node heard anything from it: this node's own evidence,
     /// not an agreed verdict. `None` if not in this run, and for a life that another

@@ -414,6 +414,10 @@ impl<'a> Running<'a> {
         published.role = role;
         published.term = core.term().0;
         published.incarnation = core.me().incarnation.0;
+        // Their names are copied only when they are others, or stand otherwise.
+        if published.members_at != members_at || published.turns != core.turns() {
+            publish_members(core, &mut published);
+        }
         published.members_at = members_at;
         published.turns = core.turns();
         published.up_since = core.up_since().map(|index| index.0);
@@ -422,7 +426,7 @@ impl<'a> Running<'a> {
             published.leader = leader.map(str::to_string);
         }
         published.waiting_for = core.waiting(now).map_or_else(Vec::new, |waiting| waiting.names());
-        publish_members(core, &mut published, now, at);
+        publish_evidence(core, &mut published, now, at);
     }
 
     /// The run is over: nobody is left waiting, the socket is let go.
@@ -463,25 +467,9 @@ fn answer(output: &mut Output<Ticket>) {
     }
 }
 
-/// The members with this node's evidence, written over the last ones.
-fn publish_members(
-    core: &core::Core,
-    published: &mut Published,
-    now: Time,
-    at: impl Fn(Time) -> Instant,
-) {
+/// The members as they are agreed.
+fn publish_members(core: &core::Core, published: &mut Published) {
     published.members.clear();
-    let me = core.me().incarnation;
-    let heard = |incarnation: Option<Incarnation>| match incarnation {
-        Some(incarnation) if incarnation == me => Heard::Own,
-        Some(incarnation) => core
-            .peers()
-            .iter()
-            .find(|peer| peer.believed.is_some_and(|life| life.incarnation == incarnation))
-            .and_then(|peer| peer.heard_at)
-            .map_or(Heard::Never, |time| Heard::At(at(time))),
-        None => Heard::Never,
-    };
     for member in core.members_agreed().into_iter().flat_map(|(_, members)| &members.members) {
         published.members.push(PublishedMember {
             name: member.name.clone(),
@@ -493,9 +481,28 @@ fn publish_members(
                 .verdicts()
                 .of(&member.name)
                 .map(|agreed| Verdict { up: agreed.up, index: agreed.index.0 }),
-            heard: heard(member.incarnation),
-            suspected: member.incarnation.is_some_and(|of| core.suspects(of, now)),
+            heard: Heard::Never,
+            suspected: false,
         });
+    }
+}
+
+/// What this node has heard of them itself.
+fn publish_evidence(
+    core: &core::Core,
+    published: &mut Published,
+    now: Time,
+    at: impl Fn(Time) -> Instant,
+) {
+    let me = core.me().incarnation;
+    for member in &mut published.members {
+        let Some(incarnation) = member.incarnation.map(Incarnation) else { continue };
+        member.heard = match core.heard_at(incarnation) {
+            _ if incarnation == me => Heard::Own,
+            Some(time) => Heard::At(at(time)),
+            None => Heard::Never,
+        };
+        member.suspected = core.suspects(incarnation, now);
     }
 }
 

@@ -33,10 +33,8 @@ impl Cluster {
         drop(held);
         let config = Config::try_from(json!({ "nodes": nodes }))?;
         let events = config.events();
-        let nodes: Vec<RaftNode> = names
-            .iter()
-            .map(|name| RaftNode::new(&config, name))
-            .collect::<Result<_, _>>()?;
+        let nodes: Vec<RaftNode> =
+            names.iter().map(|name| RaftNode::new(&config, name)).collect::<Result<_, _>>()?;
         for node in &nodes {
             node.start()?;
         }

@@ -30,7 +30,9 @@ const HEAD: &str = "                            until one knows         until al
                     of                       median    99 %   worst  median    99 %   worst";
 
 pub fn table(deaths: usize) -> Result<(), Box<dyn Error>> {
-    println!("three voters, one learner, default times; {deaths} deaths each, milliseconds\n{HEAD}");
+    println!(
+        "three voters, one learner, default times; {deaths} deaths each, milliseconds\n{HEAD}"
+    );
     for kind in ["a follower", "a learner", "the leader"] {
         let mut times = Vec::new();
         while times.len() < deaths {

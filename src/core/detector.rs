@@ -236,7 +236,7 @@ impl Core {
     }
 
     /// When the member counts as heard last.
-    fn heard_at(leader: &Leader, incarnation: Incarnation, watch: &Watch) -> Time {
+    fn last_sign(leader: &Leader, incarnation: Incarnation, watch: &Watch) -> Time {
         match leader.progress.get(&incarnation) {
             Some(progress) if progress.acked_seq > 0 => progress.contact_at,
             _ => watch.since,
@@ -256,7 +256,7 @@ impl Core {
         let (mut silent, mut all) = (0, 0);
         for (incarnation, watch) in leader.detector.watched.iter().filter(|(of, _)| !is_down(of)) {
             all += 1;
-            silent += usize::from(now.since(Core::heard_at(leader, *incarnation, watch)) > long);
+            silent += usize::from(now.since(Core::last_sign(leader, *incarnation, watch)) > long);
         }
         if silent >= 2 && silent * 2 > all {
             leader.detector.doubt(timeout, now);
@@ -287,7 +287,7 @@ impl Core {
                 continue;
             }
             let acked = leader.progress.get(incarnation).map_or(0, |of| of.acked_seq);
-            let heard_at = Core::heard_at(leader, *incarnation, watch);
+            let heard_at = Core::last_sign(leader, *incarnation, watch);
             let silence = now.since(heard_at);
             let here = acked > watch.before && watch.run != Run(0);
             if !here || silence >= timeout {
@@ -352,7 +352,7 @@ impl Core {
         let heard_at = match &self.role {
             Role::Leader(leader) => {
                 let watch = leader.detector.watched.get(&incarnation);
-                watch.map(|watch| Core::heard_at(leader, incarnation, watch))
+                watch.map(|watch| Core::last_sign(leader, incarnation, watch))
             }
             _ if self.leader() == Some(incarnation) => self.leader_heard_at,
             _ => None,

@@ -3,7 +3,7 @@
 
 use super::Core;
 use super::effect::{Detail, Note, Outgoing, Waiting};
-use super::lives::{Founding, Heard, Own, Says};
+use super::lives::{Asker, Founding, Heard, Own, Says};
 use super::membership::{Member, Membership};
 use super::message::{Envelope, Found, Hello, Introduction, Message};
 use super::state::{Refused, Role};
@@ -288,6 +288,16 @@ impl Core {
         self.hard.cluster.is_none() || idle()
     }
 
+    /// As whom this node asks others who they are.
+    pub(super) fn asker(&self) -> Asker {
+        Asker {
+            fresh: self.hard.cluster.is_none(),
+            outside: self.is_outside(),
+            votes: self.members().map_or(self.setup.own.voter, |_| self.is_voter()),
+            started_at: self.lives.started_at(),
+        }
+    }
+
     pub(super) fn tick_lives(&mut self, now: Time) {
         self.try_found(now);
         let fresh = self.hard.cluster.is_none();
@@ -295,7 +305,7 @@ impl Core {
         self.lives.watch_unnamed(self.configurations.current().filter(|_| leads));
         self.tend_members(now);
         let silent = self.is_removed();
-        for place in self.lives.due(fresh, self.is_outside(), now) {
+        for place in self.lives.due(self.asker(), now) {
             // But whoever speaks to it in a run that it has not met may have made it a
             // member again.
             if silent && !self.lives.peers()[place].is_claimed() {

@@ -75,6 +75,9 @@ const ASK_FRESH: u64 = 200_000;
 /// Asking starts at this interval and doubles up to `ASK_MOST`.
 const ASK_FIRST: u64 = 50_000;
 const ASK_MOST: u64 = 1_000_000;
+/// Of two that do not vote neither needs the other, unless nobody else remembers.
+const ASK_LEARNERS: u64 = 8_000_000;
+const ASK_LEARNERS_FIRST: u64 = 2_000_000;
 /// No peer is asked twice within this time, whoever claims to be it.
 const ASK_GAP: u64 = 10_000;
 /// A life that only claims a name is asked so often before it is let go; each new
@@ -109,6 +112,9 @@ pub struct Peer {
     pub node: Neighbor,
     /// Its address in the file, if it stands there.
     in_file: Option<SocketAddr>,
+    /// Whether it votes, or is to, by the newest that was heard of the members, or else by
+    /// the file.
+    votes: bool,
     /// Whether it is met because somebody asked that it become a member.
     met: bool,
     /// Whether only the log remembers it, as one that was a member.
@@ -162,7 +168,7 @@ pub struct Lives {
     /// Counts the draws and the beliefs, to tell which came first.
     events: u64,
     /// The members as somebody introduced them, and where they are stated.
-    introduced: Option<(Index, Vec<(String, SocketAddr)>)>,
+    introduced: Option<(Index, Vec<Neighbor>)>,
     /// When a stranger was last asked about.
     curious_at: Option<Time>,
 }
@@ -320,13 +326,17 @@ impl Lives {
     }
 
     /// Whom to ask now, because time has come.
-    pub fn due(&mut self, fresh: bool, outside: bool, now: Time) -> Vec<usize> {
+    pub fn due(&mut self, asker: Asker, now: Time) -> Vec<usize> {
+        let Asker { fresh, outside, .. } = asker;
         let mut due = Vec::new();
         for (place, peer) in self.peers.iter_mut().enumerate() {
+            if asker.spares(peer) && !asker.started_long_ago(now) {
+                peer.ask_at = peer.ask_at.max(asker.started_at.plus(ASK_LEARNERS_FIRST));
+            }
             if peer.asks >= CLAIM_ASKS && (peer.believed.is_some() || peer.former) {
                 peer.claimed = None;
             }
-            if !peer.wants_asking(outside) || now < peer.ask_at {
+            if !peer.wants_asking(asker) || now < peer.ask_at {
                 continue;
             }
             // Who is met for a wish is asked often: the wish does not wait for long, and what
@@ -336,7 +346,8 @@ impl Lives {
                 (false, true) => ASK_FRESH << peer.asks.min(3),
                 (false, false) => ASK_FIRST << peer.asks.min(5),
             };
-            peer.ask_at = now.plus(wait.min(ASK_MOST));
+            let wait = if asker.spares(peer) { ASK_LEARNERS } else { wait.min(ASK_MOST) };
+            peer.ask_at = now.plus(wait);
             peer.asked_at = Some(now);
             peer.asks = peer.asks.saturating_add(1);
             due.push(place);
@@ -375,8 +386,8 @@ impl Lives {
     }
 
     /// When the next asking is due.
-    pub fn deadline(&self, outside: bool) -> Option<Time> {
-        self.peers.iter().filter(|peer| peer.wants_asking(outside)).map(|peer| peer.ask_at).min()
+    pub fn deadline(&self, asker: Asker) -> Option<Time> {
+        self.peers.iter().filter(|peer| peer.wants_asking(asker)).map(|peer| peer.ask_at).min()
     }
 
     /// These have to say once more that they are fresh.
@@ -423,6 +434,30 @@ impl Lives {
     }
 }
 
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    /// Whether its log is empty.
+    pub fresh: bool,
+    /// Whether it knows nobody who tells it anything, and may not campaign.
+    pub outside: bool,
+    /// Whether it votes, by the members or else by its file.
+    pub votes: bool,
+    /// When it started.
+    pub started_at: Time,
+}
+
+impl Asker {
+    /// Whether this peer is of no use to it as long as others remember.
+    fn spares(self, peer: &Peer) -> bool {
+        !self.votes && !peer.votes && !peer.is_pressing()
+    }
+
+    fn started_long_ago(self, now: Time) -> bool {
+        now.since(self.started_at) >= ASK_LEARNERS_FIRST
+    }
+}
+
 /// What a `Hello` says of its sender, and what this node knows of that.
 #[derive(Clone, Copy, Debug)]
 pub struct Says {
@@ -439,8 +474,9 @@ pub struct Says {
 impl Peer {
     fn new(node: Neighbor, now: Time) -> Peer {
         Peer {
-            node,
             in_file: None,
+            votes: node.voter,
+            node,
             met: false,
             former: false,
             curious: false,
@@ -507,14 +543,14 @@ impl Peer {
     /// Fresh nodes ask everybody, as do others that are outside, and everybody asks the
     /// fresh: what a node says of an empty log must be recent for anything to be built on
     /// it.
-    fn wants_asking(&self, outside: bool) -> bool {
-        outside
-            || self.fresh
-            || self.met
-            || self.curious
-            || self.believed.is_none() && !self.former
-            || self.claimed.is_some()
-            || self.misled
-            || self.unnamed
+    fn wants_asking(&self, asker: Asker) -> bool {
+        let unknown = self.believed.is_none() && !self.former;
+        let needed = asker.votes || self.votes;
+        asker.outside || self.is_pressing() || needed && (self.fresh || unknown || self.unnamed)
+    }
+
+    /// Whether something has come up that only it can answer.
+    fn is_pressing(&self) -> bool {
+        self.met || self.curious || self.claimed.is_some() || self.misled
     }
 }

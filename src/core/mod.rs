@@ -357,8 +357,7 @@ impl Core {
             return deadline;
         }
         let fresh = self.hard.cluster.is_none();
-        let asks = self.is_outside();
-        deadline = deadline.min(self.lives.deadline(asks).unwrap_or(deadline));
+        deadline = deadline.min(self.lives.deadline(self.asker()).unwrap_or(deadline));
         deadline = match fresh {
             true => deadline.min(self.waiting_note_at),
             false => deadline.min(self.differences_at.unwrap_or(deadline)),
@@ -511,6 +510,11 @@ impl Core {
     /// The peers of the file and what is known of them.
     pub fn peers(&self) -> &[Peer] {
         self.lives.peers()
+    }
+
+    /// When anything was last heard of that life of a peer, if it is believed.
+    pub fn heard_at(&self, incarnation: Incarnation) -> Option<Time> {
+        self.lives.by_incarnation(incarnation).and_then(|peer| peer.heard_at)
     }
 
     /// The leader that this node knows in its term, itself included.

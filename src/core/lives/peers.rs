@@ -3,7 +3,7 @@
 
 use ::core::net::SocketAddr;
 
-use super::super::membership::Membership;
+use super::super::membership::{Membership, Standing};
 use super::super::types::{ClusterId, Index};
 use super::{AT_ONCE, Lives, Neighbor, Peer};
 
@@ -38,7 +38,12 @@ impl Lives {
     ) {
         if self.introduced.as_ref().is_none_or(|(known, _)| *known < index) {
             let members = told.members.iter();
-            let named = members.map(|member| (member.name.clone(), member.address)).collect();
+            let named = members.map(|member| Neighbor {
+                name: member.name.clone(),
+                address: member.address,
+                voter: member.standing != Standing::Learner,
+            });
+            let named = named.collect();
             self.introduced = Some((index, named));
             self.find_peers(own.0, own.1);
         }
@@ -61,15 +66,17 @@ impl Lives {
             }
         }
         for member in now.members.iter().filter(|member| member.name != own_name) {
-            self.peer_at(&member.name, member.address);
+            let votes = member.standing != Standing::Learner;
+            self.peer_at(&member.name, member.address).votes = votes;
         }
         self.introduced.take_if(|(index, _)| *index <= stated);
         let introduced = self.introduced.as_ref().map_or(Vec::new(), |(_, all)| all.clone());
-        for (name, address) in introduced.iter().filter(|(name, _)| *name != own_name) {
-            self.peer_at(name, *address);
+        for Neighbor { name, address, voter } in introduced.iter().filter(|of| of.name != own_name)
+        {
+            self.peer_at(name, *address).votes = *voter;
         }
         let named = |name: &String| {
-            now.named(name).is_some() || introduced.iter().any(|(other, _)| other == name)
+            now.named(name).is_some() || introduced.iter().any(|other| other.name == *name)
         };
         self.peers.retain(|peer| {
             peer.in_file.is_some() || peer.met || peer.former || named(&peer.node.name)

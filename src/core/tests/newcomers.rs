@@ -89,6 +89,28 @@ fn who_hears_a_stranger_asks_around() {
     assert_eq!(world.leaders(), [3]);
 }
 
+/// A hundred learners that ask each other who they are would hear nothing else; they need
+/// those that vote, and each other only where nobody else is left.
+#[test]
+fn learners_leave_each_other_alone() {
+    let mut world = World::new(Plan::voters(3).learners(20));
+    world.sent = Some(Vec::new());
+    (0..23).for_each(|place| world.start(place));
+    world.run_until(2_000 * MS, "a leader, followed by all", World::is_settled);
+    world.run_for(10_000 * MS);
+    let between = |flight: &&Flight| flight.from >= 3 && flight.to >= 3;
+    assert_eq!(world.sent.iter().flatten().filter(between).count(), 0);
+    // The last that remembers is a learner, and another one has forgotten.
+    (0..4).for_each(|place| world.crash(place));
+    world.forget(3);
+    world.start(3);
+    let names =
+        |world: &World| world.core(3).waiting(world.clock(3)).map(|waiting| waiting.names());
+    world.run_until(20_000 * MS, "it to hear that there is a cluster", |world| {
+        names(world).is_some_and(|names| names.iter().any(|name| *name == world.nodes[4].name))
+    });
+}
+
 /// Pitfall 47: a learner may be the last that remembers. It is a little slower to speak
 /// than the voters, which have all forgotten; they wait for it, and found nothing.
 #[test]
