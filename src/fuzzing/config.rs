@@ -145,11 +145,14 @@ fn sound(settings: &Settings) {
     }
 }
 
-/// A node that is made of the settings speaks to the other nodes at their addresses
-/// and to nobody else.
+/// A node that is made of the settings speaks to the other nodes that it needs, at their
+/// addresses, and to nobody else.
 fn begins(config: &Config, name: &str) {
     let setup = driver::engine_setup(config, name).expect("it is the name of a node");
-    let others = config.settings().nodes.iter().filter(|node| node.name != name);
+    let votes = setup.core.own.voter;
+    // A learner leaves the others alone as long as somebody votes.
+    let others = config.settings().nodes.iter();
+    let others = others.filter(|node| node.name != name && (votes || node.voter));
     let addresses: BTreeSet<_> = others.map(|other| other.address).collect();
     let life = Life { incarnation: Incarnation(1), run: Run(1) };
     let replica = Replica::new(name, life, None, Vec::new());

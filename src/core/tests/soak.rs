@@ -343,6 +343,12 @@ impl Soak {
             let asked = (0..5).any(|_| {
                 let read = world.read(place).unwrap_or_default();
                 world.runs_until(1_000 * MS, |world| {
+                    // A wish of before, seconds late, may still remove it.
+                    let leader = world.leader().and_then(|leader| world.core(leader).members());
+                    let name = &world.nodes[place].name;
+                    if leader.is_some_and(|members| members.named(name).is_none()) {
+                        return true;
+                    }
                     let core = world.core(place);
                     let mut ready = world.nodes[place].reads.iter();
                     ready.any(|ready| ready.id == read && ready.index <= core.applicable())
