@@ -173,7 +173,9 @@ pub struct Committed {
     /// leader; `None` if never in this run. While it grows, the node is cut off.
     pub quorum_ago: Option<Duration>,
     /// Where in the log this very run of the node was agreed to be up; `None` while it is
-    /// not. Its own token: what it does for the cluster it does under this index.
+    /// not. Its own token: what it does for the cluster it does under this index. It may be
+    /// a moment late beside [`on_commit`](crate::Config::on_commit), so a smaller index than
+    /// one that was read from an entry says nothing; a greater one, that it has been down.
     pub up_since: Option<u64>,
     /// The names that a fresh node still waits for before its cluster can be
     /// founded or joined; empty otherwise.

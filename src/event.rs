@@ -17,8 +17,11 @@ const CHANNEL_EVENTS: usize = 1024;
 
 /// Something that happened at one node. Those of one node come in order.
 ///
-/// Events are for watching: they are told at once, may be missed by a slow
-/// reader, and are no agreed truth. [`Config::events`](crate::Config::events) gives them.
+/// Events are for watching: they are told at once, and may be missed by a slow
+/// reader, who is told so ([`Event::Missed`]). What `Members`, `MemberUp` and `MemberDown`
+/// say is agreed by the cluster, and the newest of it stands in
+/// [`Committed`](crate::Committed) as well; the rest is this node's own affair.
+/// [`Config::events`](crate::Config::events) gives them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {

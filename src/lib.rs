@@ -47,14 +47,18 @@
 //! 4. Members are added and removed by request, one change at a time, while clients
 //!    commit ([`Request::add_member`]); a removed one disturbs nobody. The file starts a
 //!    cluster and never changes one, nor founds a second over the first.
-//! 5. Nothing that comes from the network or the disk makes a node panic or grow
+//! 5. Who is up is decided once for all: verdicts are entries of the log, so every node
+//!    passes through the same ones in the same order, and the index of the newest is a
+//!    fencing token ([`Member::verdict`], [`Event::MemberDown`]). A member that died is
+//!    agreed to be down some `failure_timeout_ms` later. One that lives may be taken for
+//!    dead if it cannot be heard for so long; a node that is cut off accuses nobody.
+//! 6. Nothing that comes from the network or the disk makes a node panic or grow
 //!    without bound. The log is cut behind snapshots, in memory and on disk.
-//! 6. A node that cannot do its work says why, once, in its log and its results: also
+//! 7. A node that cannot do its work says why, once, in its log and its results: also
 //!    when its disk fails, is full, or holds what it should not ([`inspect`] tells the
 //!    files of such a node to a person).
 //!
-//! Not yet built: an agreed failure detector, sealed datagrams (so let only trusted hosts
-//! reach the nodes' ports).
+//! Not yet built: sealed datagrams (so let only trusted hosts reach the nodes' ports).
 //!
 //! # How it works
 //!
@@ -102,6 +106,8 @@
 //!   with another leader if it has the same snapshot (Raft §7 sends them one by one).
 //! - A leader's own write goes on while its appends travel, and counts when it is done
 //!   (thesis §10.2.1); one whose disk hangs steps down.
+//! - A leader starts its term with an entry that says that it is up, where Raft §8 has an
+//!   empty one; later entries of its own say who else is, and who is not.
 //! - Queries are served by ReadIndex (thesis §6.4) on any node; there are no leases.
 //!
 //! # Packages in the public items

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::committed::Entry;
+use crate::committed::{Entry, Verdict};
 use crate::error::BoxError;
 
 /// A program's own state, kept the same on every node by applying the same
@@ -68,6 +68,19 @@ pub trait StateMachine: Send + 'static {
     /// is durable on this node before it comes here. Must be deterministic, see above; the value as much as the state.
     fn apply(&mut self, entry: &Entry) -> Value;
 
+    /// Takes the news that a member is agreed to be up, or down
+    /// ([`Member::verdict`](crate::Member::verdict)). By default it does nothing.
+    ///
+    /// Called in the order of the log, among the entries: every machine that has been given
+    /// the entries before `verdict.index` and none behind it is told there. So what depends
+    /// on who is up may be decided here, the same on every node: a job of a dead worker goes
+    /// to another, and its late result finds that it has. Must be deterministic as
+    /// [`apply`](StateMachine::apply) is, and what it makes of it is part of the snapshot: what
+    /// a snapshot stands for is not told again.
+    fn verdict(&mut self, member: &str, verdict: Verdict) {
+        let _ = (member, verdict);
+    }
+
     /// Answers a question about the state as it is; changes nothing.
     ///
     /// Called for [`Request::query`](crate::Request::query), when everything that was committed
@@ -108,6 +121,10 @@ pub trait StateMachine: Send + 'static {
 impl<M: StateMachine + ?Sized> StateMachine for Box<M> {
     fn apply(&mut self, entry: &Entry) -> Value {
         (**self).apply(entry)
+    }
+
+    fn verdict(&mut self, member: &str, verdict: Verdict) {
+        (**self).verdict(member, verdict);
     }
 
     fn query(&self, query: &Value) -> Value {

@@ -192,6 +192,7 @@ pub struct Core {
     /// is done.
     differences_at: Option<Time>,
     truncated: Option<Index>,
+    turned: Vec<Turn>,
     notes: Vec<Told>,
 }
 
@@ -239,6 +240,7 @@ impl Core {
             majority_lost_told: false,
             differences_at: Some(now.plus(members::DIFFERENCES_AFTER)),
             truncated: None,
+            turned: Vec::new(),
             notes: Vec::new(),
             setup,
         };
@@ -472,6 +474,11 @@ impl Core {
     /// Who is up, as far as that is committed.
     pub fn verdicts(&self) -> &Verdicts {
         &self.verdicts
+    }
+
+    /// Who was up or down anew by what was committed since this was last asked, in order.
+    pub fn take_turned(&mut self) -> Vec<Turn> {
+        std::mem::take(&mut self.turned)
     }
 
     /// How often somebody was up or down anew, since this node started.

@@ -325,6 +325,7 @@ impl Core {
                 turns.extend(self.verdicts.apply(at, &entry.payload, members));
             }
         }
+        self.turned.extend_from_slice(&turns);
         self.tell_turns(turns);
     }
 

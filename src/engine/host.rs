@@ -10,7 +10,7 @@ use crate::core::log::Log;
 use crate::core::membership::Membership;
 use crate::core::snapshot::{SNAPSHOT_LIMIT_BYTES, Snapshot};
 use crate::core::types::{Index, Payload, Term};
-use crate::core::verdicts::Verdicts;
+use crate::core::verdicts::{Turn, Verdicts};
 use crate::encoding::snapshot;
 use crate::replica::{Outcome, Replica};
 use crate::request::Answer;
@@ -26,6 +26,8 @@ pub(crate) struct Job {
     pub(crate) restore: Option<Box<Snapshot>>,
     /// In order of index; `None` is an entry of the protocol's own.
     pub(crate) entries: Vec<(Index, Term, Option<Bytes>)>,
+    /// Who is up or down anew by these entries, in order of index.
+    pub(crate) turns: Vec<Turn>,
     /// To be answered after them, each under its number.
     pub(crate) questions: Vec<(u64, Question)>,
     /// The state is wanted as a snapshot, as it is at the end.
@@ -189,10 +191,14 @@ pub(crate) fn perform(replica: &mut Replica, job: Job) -> Done {
     if broken.is_some() {
         return done(replica, Vec::new(), Vec::new(), None, broken);
     }
+    let mut turns = job.turns.iter().peekable();
     for (index, term, operation) in &job.entries {
         match operation {
             Some(operation) => replica.apply(*index, *term, operation, &mut outcomes),
             None => replica.skip(*index, *term),
+        }
+        while let Some(turn) = turns.next_if(|turn| turn.index <= *index) {
+            replica.turn(turn);
         }
     }
     let answers = job

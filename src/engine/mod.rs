@@ -27,6 +27,7 @@ mod reads;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use crate::committed;
@@ -34,6 +35,7 @@ use crate::core::effect::{Detail, Effects, Note, RoleName, Told, Waiting};
 use crate::core::membership::Standing;
 use crate::core::snapshot::{Snapshot, SnapshotId};
 use crate::core::types::{Incarnation, Index, Run, Term, Time, WriteNumber};
+use crate::core::verdicts::Turn;
 use crate::core::{self, Core, Record, Saved};
 use crate::encoding::snapshot;
 use crate::error::RequestError;
@@ -117,6 +119,8 @@ pub(crate) struct Engine<T> {
     counts: Counts,
     /// The end of what was given to the host.
     handed: Index,
+    /// Who turns behind that.
+    turns: VecDeque<Turn>,
     compaction: Compaction,
     /// What the disk was told that it need not keep.
     trimmed: Option<Index>,
@@ -160,6 +164,7 @@ impl<T> Engine<T> {
             keeps: setup.keeps,
             counts: Counts::default(),
             handed: Index(0),
+            turns: VecDeque::new(),
             known_leader: (Term(0), None),
         }
     }
@@ -352,6 +357,8 @@ impl<T> Engine<T> {
             return false;
         }
         let applicable = self.core.applicable();
+        // Asked for here: what is committed may have grown since the effects were let out.
+        self.turns.extend(self.core.take_turned());
         let restore = self.to_restore().cloned().map(Box::new);
         if let Some(snapshot) = &restore {
             if snapshot.id.index > applicable {
@@ -361,6 +368,7 @@ impl<T> Engine<T> {
             // not was never applied.
             self.clients.on_truncated(self.handed.next());
             self.handed = snapshot.id.index;
+            let _ = self.turns_up_to(snapshot.id.index);
             self.compaction.restored(snapshot);
         }
         let last = Index(applicable.0.min(self.handed.0 + ENTRIES_A_JOB as u64)).max(self.handed);
@@ -377,7 +385,8 @@ impl<T> Engine<T> {
         self.compaction.handed(bytes);
         let due = self.compaction.is_due(last);
         let snapshot = if due { self.wanted_snapshot(last).map(Box::new) } else { None };
-        let job = Job { restore, entries, questions, snapshot };
+        let turns = self.turns_up_to(last);
+        let job = Job { restore, entries, turns, questions, snapshot };
         match self.host.run(job) {
             Ok(done) => {
                 self.settle(done);
@@ -388,6 +397,11 @@ impl<T> Engine<T> {
                 false
             }
         }
+    }
+
+    fn turns_up_to(&mut self, last: Index) -> Vec<Turn> {
+        let known = self.turns.iter().take_while(|turn| turn.index <= last).count();
+        self.turns.drain(..known).collect()
     }
 
     /// Buffers that were sent, to be used again.

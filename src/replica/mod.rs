@@ -60,9 +60,10 @@ use std::num::NonZeroU64;
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::committed::Entry;
+use crate::committed::{Entry, Verdict};
 use crate::config::Watcher;
 use crate::core::types::{Index, Life, Term};
+use crate::core::verdicts::Turn;
 use crate::error::RequestError;
 use crate::guard;
 use crate::machine::StateMachine;
@@ -457,6 +458,14 @@ impl Replica {
         self.state.sessions.record(place, seq, answer);
         if let Some(reply) = reply {
             outcomes.push(Outcome::Replied { session, seq, reply });
+        }
+    }
+
+    /// A member is up or down anew.
+    pub(crate) fn turn(&mut self, turn: &Turn) {
+        if let Some(machine) = self.machine.as_mut().filter(|_| turn.index.0 > self.machine_has) {
+            let _guard = guard::enter();
+            machine.verdict(&turn.name, Verdict { up: turn.up, index: turn.index.0 });
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::committed::Entry;
+use crate::committed::{self, Entry};
 use crate::core::properties::{Property, Verdict, ensure};
 use crate::core::types::{Index, Payload};
 use crate::error::BoxError;
@@ -121,6 +121,14 @@ impl Ledger {
         })
     }
 
+    /// Verdicts come among the entries, in order.
+    fn check_verdict(node: &str, member: &str, verdict: committed::Verdict, last: u64) -> Verdict {
+        // One entry may say two things of one member.
+        ensure(&APPLIED_ONCE, verdict.index >= last, || {
+            format!("{node} was told of {member} as of {} after {last}", verdict.index)
+        })
+    }
+
     fn check_value(&mut self, node: &str, entry: &Entry, value: &Value) -> Verdict {
         let first = || (entry.clone(), value.clone(), node.to_string());
         let (known, was, at) = self.applied.entry(entry.index).or_insert_with(first);
@@ -191,6 +199,13 @@ impl StateMachine for Witness {
         value
     }
 
+    fn verdict(&mut self, member: &str, verdict: committed::Verdict) {
+        let told = Ledger::check_verdict(&self.node, member, verdict, self.last);
+        self.last = self.last.max(verdict.index);
+        self.ledger.lock().note(told);
+        self.machine.verdict(member, verdict);
+    }
+
     fn query(&self, question: &Value) -> Value {
         let answer = self.machine.query(question);
         let mut ledger = self.ledger.lock();
@@ -248,6 +263,11 @@ mod tests {
         assert_eq!(property(), &APPLIED_ONCE, "3 was left out");
         other.apply(&entry(7, 7));
         assert_eq!(property(), &APPLIED_ONCE, "nobody asked for it");
+        let verdict = |index| committed::Verdict { up: true, index };
+        for (index, is_late) in [(7, false), (9, false), (9, false), (8, true)] {
+            other.verdict("node0", verdict(index));
+            assert_eq!(ledger.lock().verdict().is_err(), is_late, "{index}");
+        }
         let mut third = witness(&ledger, "node2");
         third.apply(&entry(3, 4));
         assert_eq!(property(), &SAME_VALUES);

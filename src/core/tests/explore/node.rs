@@ -318,6 +318,7 @@ pub fn hash_core(core: &Core, hasher: &mut DefaultHasher) {
         majority_lost_told: _,
         differences_at: _,
         truncated: _,
+        turned: _,
         notes: _,
     } = core;
     assert!(sends.is_empty() && reads_ready.is_empty(), "all was let out");
