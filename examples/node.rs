@@ -11,6 +11,7 @@
 //!                      a clock ─┘
 //! ```
 
+use std::collections::BTreeSet;
 use std::io::BufRead;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use std::{io, thread};
 use crossbeam_channel::{Receiver, bounded, never, select, tick};
 use kontiki::{
     Committed, Config, Error, Event, Member, Pending, RaftNode, Request, RequestError, Role,
+    Verdict,
 };
 use serde_json::{Value, json};
 
@@ -115,8 +117,8 @@ fn run(Arguments { path, name, data }: &Arguments) -> Result<ExitCode, Error> {
     println!("{name} has started; type a JSON value to commit it, or :help");
 
     let (asked, waiting_for) = (Vec::new(), Vec::new());
-    let (newcomer, members_at, removed) = (!remembers, 0, false);
-    let mut client = Client { node, asked, waiting_for, newcomer, members_at, removed };
+    let (down, newcomer, members_at, removed) = (BTreeSet::new(), !remembers, 0, false);
+    let mut client = Client { node, asked, waiting_for, down, newcomer, members_at, removed };
     let (mut lines, mut ended) = (lines(), false);
     // No event tells of these; and at first a node waits for everybody, if only for a moment.
     let look = tick(Duration::from_millis(500));
@@ -179,6 +181,8 @@ struct Client {
     node: RaftNode,
     asked: Vec<Asked>,
     waiting_for: Vec<String>,
+    /// Who was agreed to be down, as far as it was told.
+    down: BTreeSet<String>,
     /// It remembered nothing when it was started, and has no vote so far.
     newcomer: bool,
     /// Which entry states the members that it was last told of.
@@ -236,8 +240,17 @@ impl Client {
     /// Says what happened at this node.
     fn tell(&mut self, event: &Event) {
         tell(event);
-        if let Event::Members { index, .. } = event {
-            self.members_at = *index;
+        match event {
+            Event::Members { index, .. } => self.members_at = *index,
+            Event::MemberDown { node, member, index, .. } => {
+                println!("{node} knows that {member} is down, as of entry {index}");
+                self.down.insert(member.clone());
+            }
+            // That all come up in the beginning is no news.
+            Event::MemberUp { node, member, index, .. } if self.down.remove(member) => {
+                println!("{node} knows that {member} is up again, as of entry {index}");
+            }
+            _ => {}
         }
     }
 
@@ -359,7 +372,12 @@ fn show(known: &Committed) {
 }
 
 fn show_members(known: &Committed) {
-    for Member { name, address, voter, joining, heard_ago, .. } in &known.members {
+    for Member { name, address, voter, joining, verdict, heard_ago, .. } in &known.members {
+        let verdict = match verdict {
+            Some(Verdict { up: true, index, .. }) => format!("up as of {index}"),
+            Some(Verdict { up: false, index, .. }) => format!("down as of {index}"),
+            None => "never up".to_string(),
+        };
         let role = match (voter, joining) {
             (true, _) => "voter",
             (false, true) => "learner that joins",
@@ -370,6 +388,6 @@ fn show_members(known: &Committed) {
             Some(ago) => format!("heard {} ms ago", ago.as_millis()),
             None => "not heard".to_string(),
         };
-        println!("  member       {name} at {address}, {role}, {heard}");
+        println!("  member       {name} at {address}, {role}, {verdict}, {heard}");
     }
 }
