@@ -77,6 +77,11 @@ pub trait StateMachine: Send + 'static {
     /// to another, and its late result finds that it has. Must be deterministic as
     /// [`apply`](StateMachine::apply) is, and what it makes of it is part of the snapshot: what
     /// a snapshot stands for is not told again.
+    ///
+    /// One entry may say several things, which come one after the other with one index. So a
+    /// machine that keeps its state on a disk of its own ([`applied`](StateMachine::applied))
+    /// must not count an index as applied at the first of them, but when something behind it
+    /// comes; what it has taken and not counted is told again.
     fn verdict(&mut self, member: &str, verdict: Verdict) {
         let _ = (member, verdict);
     }

@@ -50,6 +50,8 @@ pub struct Detector {
     pub look_at: Time,
     /// When it last began to doubt itself.
     doubt_at: Option<Time>,
+    /// When probes were last sent.
+    probed_at: Option<Time>,
     /// Whether somebody's silence waits for the answers of others.
     pub accuses: bool,
 }
@@ -80,7 +82,13 @@ impl Detector {
     pub fn new(watches: bool, before: Option<(Incarnation, Time)>, now: Time) -> Detector {
         let before = before.map(|(leader, at)| (leader, Watch::new(at)));
         let look_at = if watches { now } else { Time(u64::MAX) };
-        Detector { watched: before.into_iter().collect(), look_at, doubt_at: None, accuses: false }
+        let watched = before.into_iter().collect();
+        Detector { watched, look_at, doubt_at: None, probed_at: None, accuses: false }
+    }
+
+    /// It is a member anew: what was known of it is over.
+    pub fn forget(&mut self, incarnation: Incarnation) {
+        self.watched.remove(&incarnation);
     }
 
     fn doubts(&self, timeout: u64, now: Time) -> bool {
@@ -156,11 +164,12 @@ impl Core {
         }
     }
 
-    /// Somebody answered: perhaps that is what an accusation waited for.
+    /// Somebody answered: perhaps that is what an accusation waited for. It looks when all
+    /// that has come by now is taken in: the answer of the accused may be among it.
     pub(super) fn hear_for_detector(&mut self, now: Time) {
-        let Role::Leader(leader) = &self.role else { return };
+        let Role::Leader(leader) = &mut self.role else { return };
         if leader.detector.accuses {
-            self.look(now);
+            leader.detector.look_at = leader.detector.look_at.min(now);
         }
     }
 
@@ -189,7 +198,7 @@ impl Core {
             let seq = self.send_heartbeats(now);
             self.each_watch(&findings.silent, |watch| watch.round = Some((seq, now)));
         } else if !findings.probes.is_empty() {
-            self.send_probes(&findings.probes, now);
+            self.send_probes(&findings.probes, probe_every, now);
         }
         for verdict in findings.verdicts {
             let index = self.append_own(Payload::Verdict(verdict));
@@ -361,10 +370,14 @@ impl Core {
     }
 
     /// A round of heartbeats for a few.
-    fn send_probes(&mut self, to: &[Incarnation], now: Time) {
+    fn send_probes(&mut self, to: &[Incarnation], every: u64, now: Time) {
         let (term, leader_commit) = (self.hard.term, self.commit_index);
         let quorum_age_us = self.quorum_at(now).map_or(0, |at| now.since(at));
         let Role::Leader(leader) = &mut self.role else { return };
+        if leader.detector.probed_at.is_some_and(|at| now.since(at) < every) {
+            return;
+        }
+        leader.detector.probed_at = Some(now);
         leader.begin_round(self.setup.heartbeat / 8, now);
         let seq = leader.next_seq();
         for member in to {

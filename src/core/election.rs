@@ -270,8 +270,9 @@ impl Core {
 
     fn become_leader(&mut self, now: Time) {
         assert!(matches!(self.role, Role::Candidate(_)), "a leader stood for election");
-        let before = self.leader_heard.zip(self.leader_heard_at);
-        let detector = Detector::new(self.setup.failure_timeout.is_some(), before, now);
+        // What it hears of that one while it leads itself is another matter.
+        let before = self.leader_heard.take().zip(self.leader_heard_at);
+        let watches = self.setup.failure_timeout.is_some();
         let first = self.first_of_term();
         self.role = Role::Leader(Box::new(Leader {
             term_start: self.log.last_index().next(),
@@ -285,7 +286,7 @@ impl Core {
             joining: Vec::new(),
             newcomers: Default::default(),
             farewells: Default::default(),
-            detector,
+            detector: Detector::new(watches, None, now),
             settled: self.applicable(),
             unsettled_bytes: self
                 .log
@@ -296,6 +297,9 @@ impl Core {
         self.campaigns = 0;
         self.candidacies = 0;
         self.follow_members(now);
+        if let Role::Leader(leader) = &mut self.role {
+            leader.detector = Detector::new(watches, before, now);
+        }
         self.tell(Detail::Turns, || Note::Role("is elected".to_string()));
         let me = self.me.incarnation;
         self.tell(Detail::Turns, || Note::Leader(Some(me)));

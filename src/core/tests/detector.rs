@@ -1,7 +1,7 @@
 //! Who is up, decided once for all: what a leader may say, when, and that all hear it.
 
 use super::super::effect::Note;
-use super::super::message::Message;
+use super::super::message::{Message, Wish};
 use super::super::types::Payload;
 use super::world::{Faults, MS, Plan, World};
 
@@ -220,6 +220,36 @@ fn the_first_entry_of_a_term_declares_its_leader() {
     let Payload::Verdict(verdict) = entry.payload else { panic!("{entry:?}") };
     assert_eq!((verdict.life, verdict.up), (core.me(), true));
     assert_eq!(is_up(&world, next, 3 - leader - next), Some(true), "nobody accuses it");
+}
+
+/// Who led before is judged by what this node last heard of it while it followed, once: not
+/// after it has led itself, and heard that one all the time.
+#[test]
+fn an_earlier_leader_is_judged_by_no_old_word() {
+    let mut world = all_up(Plan::voters(3));
+    let (first, next) = (world.leaders()[0], (world.leaders()[0] + 1) % 3);
+    let to = world.nodes[next].name.clone();
+    assert!(world.wish(first, Wish::Transfer { to }));
+    world.run_until(1_000 * MS, "another leader", |world| world.leaders() == [next]);
+    world.run_for(5_000 * MS);
+    let before = turns_of(&world, next, first).len();
+    // It steps down and is elected once more; the first one's disk is slow then.
+    world.step(next, |core, now| {
+        let term = core.term();
+        core.become_follower(term, None, now, "is told to");
+    });
+    world.cut.insert((first, next));
+    for other in (0..3).filter(|of| *of != next) {
+        world.step(other, |core, _| core.leader_heard_at = None);
+    }
+    let heard = world.core(next).leader_heard_at;
+    world.timeout(next);
+    world.nodes[next].core.as_mut().expect("it runs").leader_heard_at = heard;
+    world.run_until(100 * MS, "it to lead again", |world| world.leaders() == [next]);
+    world.run_for(120 * MS);
+    world.cut.clear();
+    world.run_for(1_000 * MS);
+    assert_eq!(turns_of(&world, next, first).len(), before);
 }
 
 /// Who lost its memory comes back as another life under its name: that one was down, and
