@@ -404,8 +404,8 @@ impl<'a> Running<'a> {
         published.quorum_at = core.quorum_at(now).filter(|at| at.0 > 0).map(at);
         let members_at = core.members_agreed().map_or(0, |(index, _)| index.0);
         let turned = turned || published.role != role || published.term != core.term().0;
-        let turned = turned || published.members_at != members_at;
-        let turned = turned || published.turns != core.turns();
+        let others = published.members_at != members_at || published.turns != core.turns();
+        let turned = turned || others;
         let due = self.published_at.is_none_or(|last| now.since(last) >= EVIDENCE_EVERY);
         if !turned && !due {
             return;
@@ -415,7 +415,7 @@ impl<'a> Running<'a> {
         published.term = core.term().0;
         published.incarnation = core.me().incarnation.0;
         // Their names are copied only when they are others, or stand otherwise.
-        if published.members_at != members_at || published.turns != core.turns() {
+        if others {
             publish_members(core, &mut published);
         }
         published.members_at = members_at;
@@ -494,7 +494,7 @@ fn publish_evidence(
     now: Time,
     at: impl Fn(Time) -> Instant,
 ) {
-    let me = core.me().incarnation;
+    let (me, suspects) = (core.me().incarnation, core.suspects(now));
     for member in &mut published.members {
         let Some(incarnation) = member.incarnation.map(Incarnation) else { continue };
         member.heard = match core.heard_at(incarnation) {
@@ -502,7 +502,7 @@ fn publish_evidence(
             Some(time) => Heard::At(at(time)),
             None => Heard::Never,
         };
-        member.suspected = core.suspects(incarnation, now);
+        member.suspected = suspects(incarnation);
     }
 }
 

@@ -44,14 +44,20 @@ fn all_up(cluster: &Cluster) {
     }
 }
 
+/// A cluster whose members are all up, and what it tells from the beginning.
+fn watched(plan: Plan) -> (Cluster, Receiver<Event>) {
+    let cluster = plan.make();
+    let events = cluster.configs[0].events();
+    cluster.all().for_each(|node| node.start().expect("it starts"));
+    all_up(&cluster);
+    (cluster, events)
+}
+
 /// Voters and learners die and come back; each node passes through the same verdicts, and
 /// what `Committed` says is the last of them.
 #[test]
 fn all_nodes_are_told_the_same_in_the_same_order() {
-    let cluster = Plan::voters(3).learners(2).make();
-    let events = cluster.configs[0].events();
-    cluster.all().for_each(|node| node.start().expect("it starts"));
-    all_up(&cluster);
+    let (cluster, events) = watched(Plan::voters(3).learners(2));
     for dead in [4, 1, 3, 0, 2] {
         let others: Vec<usize> = (0..5).filter(|place| *place != dead).collect();
         let before = knows(&cluster, others[0], dead).expect("it was up");
@@ -96,10 +102,7 @@ fn all_nodes_are_told_the_same_in_the_same_order() {
 /// through what it missed.
 #[test]
 fn who_is_cut_off_accuses_nobody() {
-    let cluster = Plan::voters(5).relay(61).make();
-    let events = cluster.configs[0].events();
-    cluster.all().for_each(|node| node.start().expect("it starts"));
-    all_up(&cluster);
+    let (cluster, events) = watched(Plan::voters(5).relay(61));
     let leader = cluster.wait_leader();
     let mate = (leader + 1) % 5;
     let mut told = Told::new();

@@ -108,14 +108,14 @@ impl Core {
     /// A leader forgets at each step that a silence is to be confirmed.
     pub fn bug_confirms_no_silence(&mut self) {
         if let Role::Leader(leader) = &mut self.role {
-            leader.detector.bug_forgets_rounds();
+            leader.progress.values_mut().for_each(|of| of.watch.bug_forgets_its_round());
         }
     }
 
     /// A leader never finds anybody steady.
     pub fn bug_finds_nobody_steady(&mut self) {
         if let Role::Leader(leader) = &mut self.role {
-            leader.detector.bug_forgets_steadiness();
+            leader.progress.values_mut().for_each(|of| of.watch.bug_forgets_its_steadiness());
         }
     }
 

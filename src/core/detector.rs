@@ -27,11 +27,10 @@
 //! timeout for as long; each relapse doubles that, within a bound, until it stays up for
 //! long. A run that was not known is a down and an up: the first is said at once.
 
-use std::collections::BTreeMap;
-
 use super::Core;
 use super::message::{Heartbeat, Message};
-use super::state::{Leader, Role};
+use super::progress::Progress;
+use super::state::Role;
 use super::types::{Incarnation, Index, Life, Payload, Run, Time, Verdict};
 use super::verdicts::{Agreed, RELAPSES_MOST};
 
@@ -41,11 +40,9 @@ const PROBE_MOST: u64 = 5_000;
 const PROBE_LEAST: u64 = 1_000;
 const PROBE_PART: u64 = 6;
 
-/// What a leader knows of who is up.
+/// How a leader looks at the members.
 #[derive(Clone, Debug)]
-#[cfg_attr(test, derive(Hash))]
 pub struct Detector {
-    watched: BTreeMap<Incarnation, Watch>,
     /// When it means to look next.
     pub look_at: Time,
     /// When it last began to doubt itself.
@@ -53,13 +50,13 @@ pub struct Detector {
     /// When probes were last sent.
     probed_at: Option<Time>,
     /// Whether somebody's silence waits for the answers of others.
-    pub accuses: bool,
+    accuses: bool,
 }
 
-/// One member.
+/// What a leader knows of one member beside its log.
 #[derive(Clone, Debug)]
 #[cfg_attr(test, derive(Hash))]
-struct Watch {
+pub struct Watch {
     /// Its run, as it is believed; 0 while nobody is. Answers to what was sent up to
     /// `before` are not of that run.
     run: Run,
@@ -77,18 +74,10 @@ struct Watch {
 }
 
 impl Detector {
-    /// That of a node that is elected now, or is asked for no verdicts (`None`). It has
-    /// followed `before`, and heard of that last then.
-    pub fn new(watches: bool, before: Option<(Incarnation, Time)>, now: Time) -> Detector {
-        let before = before.map(|(leader, at)| (leader, Watch::new(at)));
+    /// That of a node that is elected now; whether it `watches` at all.
+    pub fn new(watches: bool, now: Time) -> Detector {
         let look_at = if watches { now } else { Time(u64::MAX) };
-        let watched = before.into_iter().collect();
-        Detector { watched, look_at, doubt_at: None, probed_at: None, accuses: false }
-    }
-
-    /// It is a member anew: what was known of it is over.
-    pub fn forget(&mut self, incarnation: Incarnation) {
-        self.watched.remove(&incarnation);
+        Detector { look_at, doubt_at: None, probed_at: None, accuses: false }
     }
 
     fn doubts(&self, timeout: u64, now: Time) -> bool {
@@ -104,20 +93,21 @@ impl Detector {
 }
 
 #[cfg(test)]
-impl Detector {
+impl Watch {
     /// For planted bugs.
-    pub fn bug_forgets_rounds(&mut self) {
-        self.watched.values_mut().for_each(|watch| watch.round = None);
+    pub fn bug_forgets_its_round(&mut self) {
+        self.round = None;
     }
 
     /// For planted bugs.
-    pub fn bug_forgets_steadiness(&mut self) {
-        self.watched.values_mut().for_each(|watch| watch.steady_since = None);
+    pub fn bug_forgets_its_steadiness(&mut self) {
+        self.steady_since = None;
     }
 }
 
 impl Watch {
-    fn new(since: Time) -> Watch {
+    /// Of one that counts as heard at `since`.
+    pub fn new(since: Time) -> Watch {
         Watch {
             run: Run(0),
             before: 0,
@@ -144,15 +134,98 @@ impl Watch {
     }
 }
 
+impl Progress {
+    /// When the member counts as heard last.
+    fn last_sign(&self) -> Time {
+        if self.acked_seq > 0 { self.contact_at } else { self.watch.since }
+    }
+}
+
 /// What one look comes to.
 #[derive(Default)]
 struct Findings {
     probes: Vec<Incarnation>,
     /// Whose silence is complete, and no round has begun since.
     silent: Vec<Incarnation>,
-    verdicts: Vec<Verdict>,
+    verdicts: Vec<(Incarnation, Verdict)>,
     /// When somebody's silence is worth another look.
     next: Option<Time>,
+    /// Whether somebody's silence waits for the answers of others.
+    accuses: bool,
+}
+
+/// What a leader goes by when it looks.
+struct Sight {
+    now: Time,
+    timeout: u64,
+    probe_after: u64,
+    /// So long the accused may take to answer the round.
+    grace: u64,
+    doubts: bool,
+    may_judge: bool,
+    majority: usize,
+    /// The newest message that each voter has answered.
+    acked: Vec<(Incarnation, u64)>,
+}
+
+impl Sight {
+    fn look_at(
+        &self,
+        incarnation: Incarnation,
+        progress: &mut Progress,
+        agreed: Option<&Agreed>,
+        found: &mut Findings,
+    ) {
+        let silence = self.now.since(progress.last_sign());
+        let watch = &mut progress.watch;
+        let here = progress.acked_seq > watch.before && watch.run != Run(0);
+        watch.steady_since = match here && silence < self.timeout {
+            true => watch.steady_since.or(Some(self.now)),
+            false => None,
+        };
+        let life = Life { incarnation, run: watch.run };
+        let free = self.may_judge && watch.outstanding.is_none();
+        if agreed.is_some_and(|agreed| !agreed.up) || agreed.is_none() && here {
+            watch.round = None;
+            let relapses = agreed.map_or(0, |agreed| agreed.relapses);
+            let needed = agreed.map_or(0, |_| self.timeout << relapses.min(RELAPSES_MOST));
+            if free && watch.steady_since.is_some_and(|at| self.now.since(at) >= needed) {
+                found.verdicts.push((incarnation, Verdict { life, up: true, relapses }));
+            }
+            return;
+        }
+        let relapses = watch.relapses(agreed, self.timeout, self.now);
+        let meant = agreed.map_or(life, |agreed| agreed.life);
+        let down = (incarnation, Verdict { life: meant, up: false, relapses });
+        if here && meant.run != watch.run {
+            found.verdicts.extend(Some(down).filter(|_| free));
+            return;
+        }
+        if silence >= self.probe_after {
+            found.probes.push(incarnation);
+        } else {
+            let at = self.now.plus(self.probe_after - silence);
+            found.next = Some(found.next.map_or(at, |next| next.min(at)));
+        }
+        if silence < self.timeout || self.doubts || !free {
+            watch.round = None;
+            return;
+        }
+        let Some((seq, at)) = watch.round else {
+            found.silent.push(incarnation);
+            return;
+        };
+        found.accuses = true;
+        if self.is_confirmed(seq, incarnation) && self.now.since(at) >= self.grace {
+            found.verdicts.push(down);
+        }
+    }
+
+    /// Whether a majority has answered since `seq`, the accused left out.
+    fn is_confirmed(&self, seq: u64, accused: Incarnation) -> bool {
+        let confirms = |(voter, acked): &&(Incarnation, u64)| *voter != accused && *acked >= seq;
+        self.acked.iter().filter(confirms).count() >= self.majority
+    }
 }
 
 impl Core {
@@ -170,6 +243,16 @@ impl Core {
         let Role::Leader(leader) = &mut self.role else { return };
         if leader.detector.accuses {
             leader.detector.look_at = leader.detector.look_at.min(now);
+        }
+    }
+
+    /// It is elected, and has heard the leader before it last at that time.
+    pub(super) fn remember_leader(&mut self, before: Option<(Incarnation, Time)>) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        if let Some((incarnation, at)) = before
+            && let Some(progress) = leader.progress.get_mut(&incarnation)
+        {
+            progress.watch = Watch::new(at);
         }
     }
 
@@ -191,81 +274,60 @@ impl Core {
         if now.since(leader.detector.look_at) > heartbeat {
             leader.detector.doubt(timeout, now);
         }
-        self.follow_lives(now);
-        self.doubt_if_most_are_silent(timeout, now);
-        let findings = self.find(timeout, now);
-        if !findings.silent.is_empty() {
+        self.follow_lives(timeout, now);
+        let mut found = self.find(timeout, now);
+        if !found.silent.is_empty() {
             let seq = self.send_heartbeats(now);
-            self.each_watch(&findings.silent, |watch| watch.round = Some((seq, now)));
-        } else if !findings.probes.is_empty() {
-            self.send_probes(&findings.probes, probe_every, now);
+            for member in &found.silent {
+                self.change_watch(*member, |watch| watch.round = Some((seq, now)));
+            }
+            found.accuses = true;
+        } else if !found.probes.is_empty() {
+            self.send_probes(&found.probes, probe_every, now);
         }
-        for verdict in findings.verdicts {
+        for (member, verdict) in found.verdicts {
             let index = self.append_own(Payload::Verdict(verdict));
-            self.each_watch(&[verdict.life.incarnation], |watch| {
-                watch.outstanding = Some(index);
-                watch.round = None;
+            self.change_watch(member, |watch| {
+                (watch.outstanding, watch.round) = (Some(index), None);
             });
         }
         let Role::Leader(leader) = &mut self.role else { return };
-        let probes = (!findings.probes.is_empty()).then(|| now.plus(probe_every));
-        let next = leader.heartbeat_at.min(findings.next.unwrap_or(leader.heartbeat_at));
-        leader.detector.look_at = next.min(probes.unwrap_or(next)).max(now.plus(1));
-        leader.detector.accuses = leader.detector.watched.values().any(|of| of.round.is_some());
+        let probes = (!found.probes.is_empty()).then(|| now.plus(probe_every));
+        let next = [probes, found.next].into_iter().flatten().min();
+        let next = leader.heartbeat_at.min(next.unwrap_or(leader.heartbeat_at));
+        leader.detector.look_at = next.max(now.plus(1));
+        leader.detector.accuses = found.accuses;
     }
 
-    fn each_watch(&mut self, of: &[Incarnation], change: impl Fn(&mut Watch)) {
+    fn change_watch(&mut self, member: Incarnation, change: impl FnOnce(&mut Watch)) {
         let Role::Leader(leader) = &mut self.role else { return };
-        for incarnation in of {
-            if let Some(watch) = leader.detector.watched.get_mut(incarnation) {
-                change(watch);
-            }
+        if let Some(progress) = leader.progress.get_mut(&member) {
+            change(&mut progress.watch);
         }
     }
 
-    /// All members but this one are watched, each in the run that is believed.
-    fn follow_lives(&mut self, now: Time) {
-        let Some(members) = self.configurations.current() else { return };
-        let Role::Leader(leader) = &mut self.role else { return };
-        let watched = &mut leader.detector.watched;
-        watched.retain(|incarnation, _| leader.progress.contains_key(incarnation));
-        for incarnation in leader.progress.keys() {
-            let watch = watched.entry(*incarnation).or_insert_with(|| Watch::new(now));
-            let peer = self.lives.by_incarnation(*incarnation);
-            if let Some(life) = peer.and_then(|peer| peer.believed) {
-                watch.lives_in(life.run, leader.seq);
-            }
-            watch.outstanding.take_if(|index| *index <= self.commit_index);
-            let agreed = members.member(*incarnation).and_then(|m| self.verdicts.of(&m.name));
-            match agreed.is_some_and(|agreed| agreed.up) {
-                true => watch.up_since = watch.up_since.or(Some(now)),
-                false => watch.up_since = None,
-            }
-        }
-    }
-
-    /// When the member counts as heard last.
-    fn last_sign(leader: &Leader, incarnation: Incarnation, watch: &Watch) -> Time {
-        match leader.progress.get(&incarnation) {
-            Some(progress) if progress.acked_seq > 0 => progress.contact_at,
-            _ => watch.since,
-        }
-    }
-
-    /// Silence of one is its own affair; that of most may be this node's.
-    fn doubt_if_most_are_silent(&mut self, timeout: u64, now: Time) {
+    /// Each member is watched in the run that is believed. Silence of one is its own
+    /// affair; that of most may be this node's.
+    fn follow_lives(&mut self, timeout: u64, now: Time) {
         let long = (timeout / 2).max(self.probe_after());
         let Some(members) = self.configurations.current() else { return };
         let Role::Leader(leader) = &mut self.role else { return };
-        let is_down = |incarnation: &Incarnation| {
-            let member = members.member(*incarnation);
-            let agreed = member.and_then(|member| self.verdicts.of(&member.name));
-            agreed.is_some_and(|agreed| !agreed.up)
-        };
         let (mut silent, mut all) = (0, 0);
-        for (incarnation, watch) in leader.detector.watched.iter().filter(|(of, _)| !is_down(of)) {
-            all += 1;
-            silent += usize::from(now.since(Core::last_sign(leader, *incarnation, watch)) > long);
+        for member in &members.members {
+            let Some(incarnation) = member.incarnation else { continue };
+            let Some(progress) = leader.progress.get_mut(&incarnation) else { continue };
+            let peer = self.lives.by_incarnation(incarnation);
+            if let Some(life) = peer.and_then(|peer| peer.believed) {
+                progress.watch.lives_in(life.run, leader.seq);
+            }
+            progress.watch.outstanding.take_if(|index| *index <= self.commit_index);
+            let up = self.verdicts.of(&member.name).map(|agreed| agreed.up);
+            let up_since = progress.watch.up_since;
+            progress.watch.up_since = (up == Some(true)).then(|| up_since.unwrap_or(now));
+            if up != Some(false) {
+                all += 1;
+                silent += usize::from(now.since(progress.last_sign()) > long);
+            }
         }
         if silent >= 2 && silent * 2 > all {
             leader.detector.doubt(timeout, now);
@@ -280,93 +342,57 @@ impl Core {
 
     fn find(&mut self, timeout: u64, now: Time) -> Findings {
         let mut found = Findings::default();
-        let probe_after = self.probe_after();
-        let grace = self.setup.heartbeat.min(timeout / 2);
-        let me = self.me.incarnation;
+        let (me, probe_after) = (self.me.incarnation, self.probe_after());
         let Some(members) = self.configurations.current() else { return found };
         let Role::Leader(leader) = &mut self.role else { return found };
-        let may_judge = self.commit_index >= leader.term_start && !leader.hands_over();
-        let doubts = leader.detector.doubts(timeout, now);
-        let mut watched = std::mem::take(&mut leader.detector.watched);
-        for (incarnation, watch) in &mut watched {
-            let Some(member) = members.member(*incarnation) else { continue };
-            let agreed = self.verdicts.of(&member.name);
-            // Its name was another's until an entry that is not committed yet.
-            if agreed.is_some_and(|agreed| agreed.life.incarnation != *incarnation) {
-                continue;
-            }
-            let acked = leader.progress.get(incarnation).map_or(0, |of| of.acked_seq);
-            let heard_at = Core::last_sign(leader, *incarnation, watch);
-            let silence = now.since(heard_at);
-            let here = acked > watch.before && watch.run != Run(0);
-            if !here || silence >= timeout {
-                watch.steady_since = None;
-            } else {
-                watch.steady_since = watch.steady_since.or(Some(now));
-            }
-            let life = Life { incarnation: *incarnation, run: watch.run };
-            let free = may_judge && watch.outstanding.is_none();
-            if agreed.is_some_and(|agreed| !agreed.up) || agreed.is_none() && here {
-                watch.round = None;
-                let relapses = agreed.map_or(0, |agreed| agreed.relapses);
-                let needed = agreed.map_or(0, |_| timeout << relapses.min(RELAPSES_MOST));
-                if free && watch.steady_since.is_some_and(|at| now.since(at) >= needed) {
-                    found.verdicts.push(Verdict { life, up: true, relapses });
+        let acked = |voter: Incarnation| match leader.progress.get(&voter) {
+            Some(progress) => progress.acked_seq,
+            None => {
+                if voter == me {
+                    u64::MAX
+                } else {
+                    0
                 }
-                continue;
             }
-            let down = Verdict {
-                life: agreed.map_or(life, |agreed| agreed.life),
-                up: false,
-                relapses: watch.relapses(agreed, timeout, now),
-            };
-            if here && agreed.is_some_and(|agreed| agreed.life.run != watch.run) {
-                found.verdicts.extend(Some(down).filter(|_| free));
-                continue;
-            }
-            if silence >= probe_after {
-                found.probes.push(*incarnation);
-            } else {
-                let at = heard_at.plus(probe_after);
-                found.next = Some(found.next.map_or(at, |next| next.min(at)));
-            }
-            if silence < timeout || doubts || !free {
-                watch.round = None;
-                continue;
-            }
-            let Some((seq, at)) = watch.round else {
-                found.silent.push(*incarnation);
-                continue;
-            };
-            let confirms = |voter: Incarnation| {
-                voter == me || leader.progress.get(&voter).is_some_and(|of| of.acked_seq >= seq)
-            };
-            let others = members.voters().filter_map(|member| member.incarnation);
-            let confirmed = others.filter(|of| of != incarnation && confirms(*of)).count();
-            if confirmed >= members.majority() && now.since(at) >= grace {
-                found.verdicts.push(down);
+        };
+        let voters = members.voters().filter_map(|member| member.incarnation);
+        let sight = Sight {
+            now,
+            timeout,
+            probe_after,
+            grace: self.setup.heartbeat.min(timeout / 2),
+            doubts: leader.detector.doubts(timeout, now),
+            may_judge: self.commit_index >= leader.term_start && !leader.hands_over(),
+            majority: members.majority(),
+            acked: voters.map(|voter| (voter, acked(voter))).collect(),
+        };
+        for member in &members.members {
+            let Some(incarnation) = member.incarnation else { continue };
+            let Some(progress) = leader.progress.get_mut(&incarnation) else { continue };
+            let agreed = self.verdicts.of(&member.name);
+            // Else its name was another's until an entry that is not committed yet.
+            if agreed.is_none_or(|agreed| agreed.life.incarnation == incarnation) {
+                sight.look_at(incarnation, progress, agreed, &mut found);
             }
         }
-        leader.detector.watched = watched;
         found
     }
 
-    /// Whether this node should have heard that member by now: one of the two leads. Who
-    /// is cut off suspects nobody.
-    pub fn suspects(&self, incarnation: Incarnation, now: Time) -> bool {
-        let Some(timeout) = self.setup.failure_timeout else { return false };
-        if self.quorum_at(now).is_none_or(|at| now.since(at) > timeout) {
-            return false;
+    /// Whether this node should have heard a member by now: one of the two leads. Who is
+    /// cut off suspects nobody.
+    pub fn suspects(&self, now: Time) -> impl Fn(Incarnation) -> bool {
+        let timeout = self.setup.failure_timeout;
+        let in_touch =
+            self.quorum_at(now).zip(timeout).is_some_and(|(at, timeout)| now.since(at) <= timeout);
+        move |incarnation| {
+            let heard_at = match &self.role {
+                _ if !in_touch => None,
+                Role::Leader(leader) => leader.progress.get(&incarnation).map(Progress::last_sign),
+                _ if self.leader() == Some(incarnation) => self.leader_heard_at,
+                _ => None,
+            };
+            heard_at.is_some_and(|at| now.since(at) > self.probe_after())
         }
-        let heard_at = match &self.role {
-            Role::Leader(leader) => {
-                let watch = leader.detector.watched.get(&incarnation);
-                watch.map(|watch| Core::last_sign(leader, incarnation, watch))
-            }
-            _ if self.leader() == Some(incarnation) => self.leader_heard_at,
-            _ => None,
-        };
-        heard_at.is_some_and(|at| now.since(at) > self.probe_after())
     }
 
     /// A round of heartbeats for a few.

@@ -286,7 +286,7 @@ impl Core {
             joining: Vec::new(),
             newcomers: Default::default(),
             farewells: Default::default(),
-            detector: Detector::new(watches, None, now),
+            detector: Detector::new(watches, now),
             settled: self.applicable(),
             unsettled_bytes: self
                 .log
@@ -297,9 +297,7 @@ impl Core {
         self.campaigns = 0;
         self.candidacies = 0;
         self.follow_members(now);
-        if let Role::Leader(leader) = &mut self.role {
-            leader.detector = Detector::new(watches, before, now);
-        }
+        self.remember_leader(before);
         self.tell(Detail::Turns, || Note::Role("is elected".to_string()));
         let me = self.me.incarnation;
         self.tell(Detail::Turns, || Note::Leader(Some(me)));

@@ -75,7 +75,8 @@ const ASK_FRESH: u64 = 200_000;
 /// Asking starts at this interval and doubles up to `ASK_MOST`.
 const ASK_FIRST: u64 = 50_000;
 const ASK_MOST: u64 = 1_000_000;
-/// Of two that do not vote neither needs the other, unless nobody else remembers.
+/// Of two that do not vote neither needs the other, unless nobody else remembers: so
+/// often they ask at most, and not before so long after the start.
 const ASK_LEARNERS: u64 = 8_000_000;
 const ASK_LEARNERS_FIRST: u64 = 2_000_000;
 /// No peer is asked twice within this time, whoever claims to be it.
@@ -330,13 +331,10 @@ impl Lives {
         let Asker { fresh, outside, .. } = asker;
         let mut due = Vec::new();
         for (place, peer) in self.peers.iter_mut().enumerate() {
-            if asker.spares(peer) && !asker.started_long_ago(now) {
-                peer.ask_at = peer.ask_at.max(asker.started_at.plus(ASK_LEARNERS_FIRST));
-            }
             if peer.asks >= CLAIM_ASKS && (peer.believed.is_some() || peer.former) {
                 peer.claimed = None;
             }
-            if !peer.wants_asking(asker) || now < peer.ask_at {
+            if peer.due_at(asker).is_none_or(|at| now < at) {
                 continue;
             }
             // Who is met for a wish is asked often: the wish does not wait for long, and what
@@ -346,8 +344,7 @@ impl Lives {
                 (false, true) => ASK_FRESH << peer.asks.min(3),
                 (false, false) => ASK_FIRST << peer.asks.min(5),
             };
-            let wait = if asker.spares(peer) { ASK_LEARNERS } else { wait.min(ASK_MOST) };
-            peer.ask_at = now.plus(wait);
+            peer.ask_at = now.plus(wait.min(ASK_MOST));
             peer.asked_at = Some(now);
             peer.asks = peer.asks.saturating_add(1);
             due.push(place);
@@ -387,7 +384,7 @@ impl Lives {
 
     /// When the next asking is due.
     pub fn deadline(&self, asker: Asker) -> Option<Time> {
-        self.peers.iter().filter(|peer| peer.wants_asking(asker)).map(|peer| peer.ask_at).min()
+        self.peers.iter().filter_map(|peer| peer.due_at(asker)).min()
     }
 
     /// These have to say once more that they are fresh.
@@ -445,17 +442,6 @@ pub struct Asker {
     pub votes: bool,
     /// When it started.
     pub started_at: Time,
-}
-
-impl Asker {
-    /// Whether this peer is of no use to it as long as others remember.
-    fn spares(self, peer: &Peer) -> bool {
-        !self.votes && !peer.votes && !peer.is_pressing()
-    }
-
-    fn started_long_ago(self, now: Time) -> bool {
-        now.since(self.started_at) >= ASK_LEARNERS_FIRST
-    }
 }
 
 /// What a `Hello` says of its sender, and what this node knows of that.
@@ -540,13 +526,23 @@ impl Peer {
         self.asks = 0;
     }
 
-    /// Fresh nodes ask everybody, as do others that are outside, and everybody asks the
-    /// fresh: what a node says of an empty log must be recent for anything to be built on
-    /// it.
-    fn wants_asking(&self, asker: Asker) -> bool {
+    /// When it is asked next, if at all. Fresh nodes ask everybody, as do others that are
+    /// outside, and everybody asks the fresh: what a node says of an empty log must be
+    /// recent for anything to be built on it.
+    fn due_at(&self, asker: Asker) -> Option<Time> {
+        if self.is_pressing() {
+            return Some(self.ask_at);
+        }
         let unknown = self.believed.is_none() && !self.former;
-        let needed = asker.votes || self.votes;
-        asker.outside || self.is_pressing() || needed && (self.fresh || unknown || self.unnamed)
+        let wanted = self.fresh || unknown || self.unnamed;
+        match (asker.votes || self.votes, asker.outside) {
+            (true, outside) => (outside || wanted).then_some(self.ask_at),
+            (false, true) => Some(
+                self.asked_at
+                    .map_or(asker.started_at.plus(ASK_LEARNERS_FIRST), |at| at.plus(ASK_LEARNERS)),
+            ),
+            (false, false) => None,
+        }
     }
 
     /// Whether something has come up that only it can answer.

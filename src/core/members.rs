@@ -225,9 +225,11 @@ impl Core {
         let Role::Leader(leader) = &mut self.role else { return };
         leader.progress.retain(|incarnation, _| members.names(*incarnation));
         for incarnation in members.members.iter().filter_map(|member| member.incarnation) {
-            if incarnation != me && !leader.progress.contains_key(&incarnation) {
-                leader.progress.insert(incarnation, Progress::new(last_index, now));
-                leader.detector.forget(incarnation);
+            if incarnation != me {
+                leader
+                    .progress
+                    .entry(incarnation)
+                    .or_insert_with(|| Progress::new(last_index, now));
             }
         }
     }

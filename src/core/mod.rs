@@ -78,7 +78,7 @@ use self::rng::Rng;
 use self::snapshot::{Snapshot, SnapshotId};
 use self::state::{Configurations, Role};
 use self::transfer::Incoming;
-use self::types::{ClusterId, Incarnation, Index, Life, Run, Term, Time, WriteNumber};
+use self::types::{ClusterId, Incarnation, Index, Life, Payload, Run, Term, Time, WriteNumber};
 use self::verdicts::{Turn, Verdicts};
 use ::core::net::SocketAddr;
 use bytes::Bytes;
@@ -501,12 +501,21 @@ impl Core {
         let snapshot = self.snapshot.as_ref();
         let covered = snapshot.map_or(Index(0), |snapshot| snapshot.id.index);
         let mut verdicts = snapshot.map(|of| of.verdicts.clone()).unwrap_or_default();
-        for (at, entry) in self.log.from(covered.next()).take_while(|(at, _)| *at <= index) {
-            if let Some((_, members)) = self.configurations.at(at) {
-                verdicts.apply(at, &entry.payload, members);
+        self.fold_verdicts(&mut verdicts, covered, index);
+        verdicts
+    }
+
+    /// What the entries after `before` up to `index` say of who is up.
+    fn fold_verdicts(&self, verdicts: &mut Verdicts, before: Index, index: Index) -> Vec<Turn> {
+        let mut turns = Vec::new();
+        for (at, entry) in self.log.from(before.next()).take_while(|(at, _)| *at <= index) {
+            if matches!(entry.payload, Payload::Verdict(_) | Payload::Members(_))
+                && let Some((_, members)) = self.configurations.at(at)
+            {
+                turns.extend(verdicts.apply(at, &entry.payload, members));
             }
         }
-        verdicts
+        turns
     }
 
     /// The members, as the newest entry of the log that states them has it.

@@ -23,6 +23,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::detector::Watch;
 use super::snapshot::{Snapshot, SnapshotId};
 use super::transfer::Sending;
 use super::types::{Index, Time};
@@ -82,6 +83,8 @@ pub struct Progress {
     pub contact_at: Time,
     /// The commit index that was last sent.
     pub commit_sent: Index,
+    /// Whether it is up.
+    pub watch: Watch,
 }
 
 impl Progress {
@@ -99,6 +102,7 @@ impl Progress {
             acked_seq: 0,
             contact_at: now,
             commit_sent: Index(0),
+            watch: Watch::new(now),
         }
     }
 

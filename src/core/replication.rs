@@ -311,22 +311,12 @@ impl Core {
         let before = std::mem::replace(&mut self.commit_index, index);
         self.forget_incoming();
         self.step(|| format!("commits up to {index}"));
-        self.judge_up_to(before, index);
-        self.configurations.at(index).is_some_and(|(stated, _)| *stated > before)
-    }
-
-    /// What the entries after `before` up to `index` say of who is up.
-    fn judge_up_to(&mut self, before: Index, index: Index) {
-        let mut turns = Vec::new();
-        for (at, entry) in self.log.from(before.next()).take_while(|(at, _)| *at <= index) {
-            if matches!(entry.payload, Payload::Verdict(_) | Payload::Members(_))
-                && let Some((_, members)) = self.configurations.at(at)
-            {
-                turns.extend(self.verdicts.apply(at, &entry.payload, members));
-            }
-        }
+        let mut verdicts = std::mem::take(&mut self.verdicts);
+        let turns = self.fold_verdicts(&mut verdicts, before, index);
+        self.verdicts = verdicts;
         self.turned.extend_from_slice(&turns);
         self.tell_turns(turns);
+        self.configurations.at(index).is_some_and(|(stated, _)| *stated > before)
     }
 
     /// Acknowledges what is durable and verified. While a write is under way

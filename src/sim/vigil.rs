@@ -54,7 +54,7 @@ pub struct Watched {
     pub leaders: u64,
     /// How long a leader was in office, on average.
     pub office: Duration,
-    /// How many datagrams and deadlines there were.
+    /// How many turns of nodes there were.
     pub steps: u64,
 }
 

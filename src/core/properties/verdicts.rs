@@ -35,10 +35,9 @@ impl History {
                 views.members = Some(Membership::clone(members));
             }
             let Some(members) = &views.members else { continue };
-            let mut next = views.at(views.reached);
-            if !next.apply(views.reached, &entry.payload, members).is_empty()
-                || matches!(entry.payload, Payload::Members(_) | Payload::Verdict(_))
-            {
+            if matches!(entry.payload, Payload::Members(_) | Payload::Verdict(_)) {
+                let mut next = views.at(views.reached);
+                next.apply(views.reached, &entry.payload, members);
                 views.after.insert(views.reached, next);
             }
         }

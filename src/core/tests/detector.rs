@@ -1,8 +1,10 @@
 //! Who is up, decided once for all: what a leader may say, when, and that all hear it.
 
 use super::super::effect::Note;
-use super::super::message::{Message, Wish};
+use super::super::message::{HeartbeatReply, Message, Wish};
+use super::super::state::Role;
 use super::super::types::Payload;
+use super::membership::leader_seq;
 use super::world::{Faults, MS, Plan, World};
 
 const TIMEOUT: u64 = 200 * MS;
@@ -80,11 +82,8 @@ fn who_is_cut_off_accuses_nobody() {
     world.isolate(&[leader, (leader + 1) % 5]);
     world.run_for(2_000 * MS);
     assert_eq!(world.core(leader).log().last_index(), before, "it wrote something");
-    assert!(
-        !world
-            .core(leader)
-            .suspects(world.nodes[(leader + 2) % 5].incarnation, world.clock(leader))
-    );
+    let other = world.nodes[(leader + 2) % 5].incarnation;
+    assert!(!world.core(leader).suspects(world.clock(leader))(other));
     world.cut.clear();
     world.run_until(10_000 * MS, "all to be up", |world| {
         (0..5).all(|of| is_up(world, leader, of) == Some(true))
@@ -250,6 +249,66 @@ fn an_earlier_leader_is_judged_by_no_old_word() {
     world.cut.clear();
     world.run_for(1_000 * MS);
     assert_eq!(turns_of(&world, next, first).len(), before);
+}
+
+/// The leader stalls while answers wait, and takes them in one after the other: that of the
+/// accused, the last, is not too late.
+#[test]
+fn an_answer_that_waits_to_be_read_is_an_answer() {
+    let mut world = all_up(Plan::voters(3));
+    let leader = world.leaders()[0];
+    let (paused, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    let before = turns(&world, leader).len();
+    world.cut.extend([(leader, paused), (paused, leader)]);
+    world.run_for(TIMEOUT - 30 * MS);
+    let silent_for = |world: &World| {
+        let Role::Leader(leads) = &world.core(leader).role else { panic!("it leads") };
+        world.clock(leader).since(leads.progress[&world.nodes[paused].incarnation].contact_at)
+    };
+    while silent_for(&world) < TIMEOUT {
+        world.run_for(MS);
+    }
+    // The round has begun, and everybody hears it.
+    world.cut.clear();
+    world.run_for(2 * MS);
+    let heard = world.take(|flight| flight.to == leader);
+    let seq = leader_seq(&world, leader);
+    let answer = |from: usize| {
+        let log = world.core(from).log().last_index();
+        let term = world.core(leader).term();
+        Message::HeartbeatReply(HeartbeatReply { term, seq, matched: log, verified: log })
+    };
+    let answers = [(other, answer(other)), (paused, answer(paused))];
+    drop(heard);
+    world.now += 31 * MS;
+    for (from, message) in answers {
+        world.forge(from, leader, message).expect("it is a reply");
+    }
+    world.tick(leader);
+    world.run_for(1_000 * MS);
+    assert_eq!(turns(&world, leader).len(), before);
+}
+
+/// A member that was removed and is added again counts as heard then.
+#[test]
+fn a_member_anew_is_judged_from_then_on() {
+    let mut world = all_up(Plan::voters(3).learners(1));
+    let leader = world.leaders()[0];
+    let name = world.nodes[3].name.clone();
+    let answered = |world: &World| world.answer(leader).is_some();
+    assert!(world.wish(leader, Wish::Remove { name }));
+    world.run_until(1_000 * MS, "its removal", answered);
+    let wish = world.adding(3, false);
+    assert!(world.wish(leader, wish));
+    let named = |world: &World| world.core(leader).members().unwrap().named("d").is_some();
+    world.run_until(1_000 * MS, "it to be named", named);
+    world.cut.insert((3, leader));
+    let before = turns_of(&world, leader, 3).len();
+    world.run_for(TIMEOUT - 20 * MS);
+    assert_eq!(turns_of(&world, leader, 3).len(), before);
+    world.cut.clear();
+    until(&mut world, 3, true);
+    assert_eq!(turns_of(&world, leader, 3)[before..], [true]);
 }
 
 /// Who lost its memory comes back as another life under its name: that one was down, and

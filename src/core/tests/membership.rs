@@ -6,7 +6,7 @@ use super::super::state::{Refused, Role};
 use super::super::types::{Index, Life};
 use super::world::{Faults, Flight, MS, Plan, World};
 
-fn leader_seq(world: &World, leader: usize) -> u64 {
+pub(super) fn leader_seq(world: &World, leader: usize) -> u64 {
     match &world.core(leader).role {
         Role::Leader(leader) => leader.seq,
         _ => panic!("it leads"),

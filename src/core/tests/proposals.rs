@@ -98,7 +98,7 @@ fn an_answer_tells_when_its_round_began_among_thousands() {
         joining: Vec::new(),
         newcomers: Default::default(),
         farewells: Default::default(),
-        detector: Detector::new(false, None, Time(0)),
+        detector: Detector::new(false, Time(0)),
         settled: Index(0),
         unsettled_bytes: 0,
     };
