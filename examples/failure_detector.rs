@@ -10,19 +10,20 @@
 //!               ◄─{"done": {"job": 7, "to": "worker1", "token": 12}}──── log ◄──
 //! ```
 //!
-//! The token is where the log says that the worker is up. A result counts if no other verdict
-//! about its worker stands between the token and the result. All of these are entries of one
-//! log, so everybody who reads it comes to the same answer, whenever that is.
+//! The token is where the log says that the worker is up. A result counts if its worker is
+//! still up by that entry when the result is committed. Deals, results and verdicts are entries
+//! of one log, and a state machine is given them in its order: so each voter comes to the same
+//! answer, and nobody has to compare clocks or queues.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{self, Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, io, mem, thread};
+use std::{env, io, thread};
 
-use crossbeam_channel::{Receiver, unbounded};
-use kontiki::{Config, Event, RaftNode, Request};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use kontiki::{BoxError, Config, Entry, RaftNode, Request, StateMachine, Verdict};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -45,6 +46,55 @@ struct Deal {
 #[derive(Serialize, Deserialize)]
 struct Done {
     done: Deal,
+}
+
+/// What every voter makes of the log: who is up, and by which entry.
+#[derive(Default)]
+struct Board {
+    up: BTreeMap<String, u64>,
+    told: Option<Sender<News>>,
+}
+
+/// What the coordinator hears of that, in the order of the log.
+enum News {
+    Turn(String, Verdict),
+    Result { deal: Deal, counts: bool },
+}
+
+impl Board {
+    fn tell(&self, news: News) {
+        let _ = self.told.as_ref().map(|told| told.send(news));
+    }
+}
+
+impl StateMachine for Board {
+    fn apply(&mut self, entry: &Entry) -> Value {
+        let Ok(Done { done: deal }) = entry.parse() else { return Value::Null };
+        let counts = self.up.get(&deal.to) == Some(&deal.token);
+        self.tell(News::Result { deal, counts });
+        json!(counts)
+    }
+
+    fn verdict(&mut self, member: &str, verdict: Verdict) {
+        match verdict.up {
+            true => self.up.insert(member.to_string(), verdict.index),
+            false => self.up.remove(member),
+        };
+        self.tell(News::Turn(member.to_string(), verdict));
+    }
+
+    fn query(&self, _: &Value) -> Value {
+        json!(self.up)
+    }
+
+    fn snapshot(&self) -> Result<Vec<u8>, BoxError> {
+        Ok(serde_json::to_vec(&self.up)?)
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), BoxError> {
+        self.up = serde_json::from_slice(snapshot)?;
+        Ok(())
+    }
 }
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
@@ -166,34 +216,28 @@ impl Drop for Workers {
 struct Coordinator {
     began: Instant,
     voters: Vec<RaftNode>,
-    /// What the first voter tells.
-    events: Receiver<Event>,
-    told: Receiver<(u64, Deal)>,
-    /// Where in the log, and about whom: all verdicts, and who is up by them.
-    verdicts: Vec<(u64, String)>,
+    /// What the board of the first voter tells, and the same put together.
+    news: Receiver<News>,
     up: BTreeMap<String, u64>,
-    /// Where in the log, and what: results that are not judged yet.
-    results: Vec<(u64, Deal)>,
-    /// The jobs have the numbers from 1 to this; who has them; who has done them.
+    done: BTreeMap<u64, String>,
+    /// The jobs have the numbers from 1 to this; who has them.
     jobs: u64,
     dealt: BTreeMap<u64, Deal>,
-    done: BTreeMap<u64, String>,
     fenced: usize,
 }
 
 impl Coordinator {
     fn start(cluster: &Value, began: Instant) -> Outcome<Coordinator> {
-        let (sender, told) = unbounded();
-        let config = Config::try_from(cluster)?.on_commit(move |node, entry| {
-            let result = entry.parse().ok().filter(|_: &Done| node == VOTERS[0]);
-            let _ = result.map(|result| sender.send((entry.index, result.done)));
+        let (sender, news) = unbounded();
+        let config = Config::try_from(cluster)?.state_machine(move |node| Board {
+            told: (node == VOTERS[0]).then(|| sender.clone()),
+            ..Board::default()
         });
-        let events = config.events();
         let voters = VOTERS.iter().map(|name| RaftNode::new(&config, name));
         let voters = voters.collect::<Result<Vec<RaftNode>, kontiki::Error>>()?;
         voters.iter().try_for_each(RaftNode::start)?;
-        let (verdicts, up, results, jobs, dealt, done, fenced) = Default::default();
-        Ok(Self { began, voters, events, told, verdicts, up, results, jobs, dealt, done, fenced })
+        let (up, done, jobs, dealt, fenced) = Default::default();
+        Ok(Self { began, voters, news, up, done, jobs, dealt, fenced })
     }
 
     fn say(&self, what: &str) {
@@ -220,49 +264,33 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Takes what is new, judges results, deals out jobs.
+    /// Takes what is new, then deals out jobs.
     fn turn(&mut self) -> Outcome {
-        self.results.extend(self.told.try_iter());
-        let known = self.voters[0].check_committed_entry();
-        for event in self.events.try_iter() {
-            let (member, index, verdict) = match event {
-                _ if event.node() != VOTERS[0] => continue,
-                Event::MemberUp { member, index, .. } => (member, index, "up"),
-                Event::MemberDown { member, index, .. } => (member, index, "down"),
-                Event::Missed { .. } => return Err("events were missed, verdicts perhaps".into()),
-                _ => continue,
-            };
-            self.say(&format!("{member} is {verdict}, by entry {index}"));
-            self.verdicts.push((index, member));
-        }
-        // Results and verdicts are told by two ways, each in its order. Results are judged when
-        // the node knows of the last one, and all verdicts have come that it knew then.
-        let agreed = known.members.iter().filter_map(|member| Some((member, member.verdict?)));
-        let newest = agreed.clone().map(|(_, verdict)| verdict.index).max();
-        let verdict = self.verdicts.last().map(|(index, _)| *index);
-        let result = self.results.last().map(|(index, _)| *index);
-        if verdict < newest || result > known.entry.as_ref().map(|entry| entry.index) {
-            return Ok(());
-        }
-        let up = agreed.filter(|(_, verdict)| verdict.up);
-        self.up = up.map(|(member, verdict)| (member.name.clone(), verdict.index)).collect();
-        for (index, deal) in mem::take(&mut self.results) {
-            self.judge(index, deal);
+        for news in self.news.try_iter() {
+            match news {
+                News::Turn(member, Verdict { up: true, index, .. }) => {
+                    self.say(&format!("{member} is up, by entry {index}"));
+                    self.up.insert(member, index);
+                }
+                News::Turn(member, Verdict { index, .. }) => {
+                    self.say(&format!("{member} is down, by entry {index}"));
+                    self.up.remove(&member);
+                }
+                News::Result { deal: Deal { job, to, token }, counts: false } => {
+                    self.say(&format!("{to} did job {job} too late: no longer up by {token}"));
+                    self.fenced += 1;
+                }
+                News::Result { deal: Deal { job, to, .. }, .. } => {
+                    // A job may be dealt out anew while a result is on its way: the first counts.
+                    if !self.done.contains_key(&job) {
+                        self.say(&format!("{to} did job {job}"));
+                        self.dealt.remove(&job);
+                        self.done.insert(job, to);
+                    }
+                }
+            }
         }
         self.deal()
-    }
-
-    fn judge(&mut self, index: u64, Deal { job, to, token }: Deal) {
-        let between = |(at, of): &&(u64, String)| *of == to && token < *at && *at < index;
-        if let Some((at, _)) = self.verdicts.iter().find(between) {
-            self.say(&format!("{to} did job {job} too late: entry {index} is fenced off by {at}"));
-            self.fenced += 1;
-        } else if !self.done.contains_key(&job) {
-            // A job may have been dealt out anew while a result was on its way: the first counts.
-            self.say(&format!("{to} did job {job}"));
-            self.dealt.remove(&job);
-            self.done.insert(job, to);
-        }
     }
 
     /// Gives the jobs that nobody has to those who are up, each to the one with the fewest.

@@ -67,7 +67,7 @@ pub(crate) use self::check::{address_problem, name_problem};
 /// | `data_dir` | none | the directory in which nodes keep their log and snapshots, each in one of its own that is called as the node is: `<data_dir>/<name>/`; a path, not empty |
 /// | `heartbeat_ms` | 30 | how often a leader shows that it lives; 1 to 60000 ms |
 /// | `election_timeout_ms` | `[150, 300]` | from and up to how long a node waits for its leader before it campaigns; at least two heartbeats, at least one heartbeat apart, at most 600000 ms |
-/// | `failure_timeout_ms` | 200, or six heartbeats if that is more | a member that is silent for so long is agreed to be down ([`Member::verdict`](crate::Member::verdict)); at least 20 ms and four heartbeats, at most 600000 ms |
+/// | `failure_timeout_ms` | 200, or six heartbeats if that is more | a member that is silent for so long is agreed to be down ([`Member::verdict`](crate::Member::verdict)); well above the time that a datagram takes there and back, at least 20 ms and four heartbeats, at most 600000 ms |
 /// | `request_timeout_ms` | 10000 | how long a request is pursued before it ends as unknown; 1 to 3600000 ms |
 /// | `snapshot_every` | 10000 | after how many entries a snapshot is taken, which stands in for the log up to there; 1 to 1000000000 |
 /// | `max_value_bytes` | 1048576 | how large a request may be, in bytes of JSON; 1 to 16777216 |

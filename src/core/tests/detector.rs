@@ -1,11 +1,11 @@
 //! Who is up, decided once for all: what a leader may say, when, and that all hear it.
 
-use super::super::effect::Note;
+use super::super::effect::{Note, RoleName};
 use super::super::message::{HeartbeatReply, Message, Wish};
 use super::super::state::Role;
 use super::super::types::Payload;
 use super::membership::leader_seq;
-use super::world::{Faults, MS, Plan, World};
+use super::world::{Faults, Flight, MS, Plan, World};
 
 const TIMEOUT: u64 = 200 * MS;
 
@@ -88,6 +88,41 @@ fn who_is_cut_off_accuses_nobody() {
     world.run_until(10_000 * MS, "all to be up", |world| {
         (0..5).all(|of| is_up(world, leader, of) == Some(true))
     });
+}
+
+/// Nor does one that hears many, and no majority of those that vote.
+#[test]
+fn learners_confirm_no_silence() {
+    let mut world = all_up(Plan::voters(3).learners(4));
+    let leader = world.leaders()[0];
+    let before = world.core(leader).log().last_index();
+    (0..3).filter(|of| *of != leader).for_each(|other| world.crash(other));
+    while world.role(leader) == Some(RoleName::Leader) {
+        world.run_for(MS);
+        assert_eq!(world.core(leader).log().last_index(), before, "it wrote something");
+    }
+}
+
+/// Probes keep their pace, however much else is answered meanwhile.
+#[test]
+fn probes_keep_their_pace() {
+    let mut world = all_up(Plan::voters(3));
+    let leader = world.leaders()[0];
+    let dead = (leader + 1) % 3;
+    world.crash(dead);
+    world.sent = Some(Vec::new());
+    let end = world.now + 2 * TIMEOUT;
+    while is_up(&world, leader, dead) == Some(true) {
+        assert!(world.now < end, "nobody declares it");
+        world.propose(leader, "something");
+        world.run_for(MS / 4);
+    }
+    let probe = |flight: &&Flight| {
+        flight.to == dead && matches!(flight.envelope.message, Message::Heartbeat(_))
+    };
+    let sent = world.sent.iter().flatten().filter(probe).count();
+    // One every 5 ms from 75 ms on, and the heartbeats.
+    assert!((20..=45).contains(&sent), "{sent} in {TIMEOUT} us");
 }
 
 /// Pitfall 70: a leader that slept, or whose clock jumped, finds all silent, and that is
