@@ -146,6 +146,51 @@ fn who_slept_accuses_nobody() {
     }
 }
 
+/// Cuts these off from the leader, in both directions.
+fn cut(world: &mut World, leader: usize, others: &[usize]) {
+    for other in others {
+        world.cut.extend([(*other, leader), (leader, *other)]);
+    }
+}
+
+/// A leader that looks late may have missed as much itself: it doubts what it finds, for
+/// one failure timeout, though most others seem well.
+#[test]
+fn who_looks_late_doubts_itself() {
+    for late in [false, true] {
+        let mut world = all_up(Plan::voters(3).learners(1));
+        let leader = world.leaders()[0];
+        let before = turns(&world, leader).len();
+        cut(&mut world, leader, &[3]);
+        world.run_for(TIMEOUT - 10 * MS);
+        if late {
+            world.nodes[leader].ahead += 60 * MS;
+        }
+        world.run_for(60 * MS);
+        world.cut.clear();
+        world.run_for(1_000 * MS);
+        assert_eq!(turns(&world, leader).len() == before, late);
+    }
+}
+
+/// Nor are most dead at once, more likely than not: the same doubt.
+#[test]
+fn whom_most_leave_at_once_doubts_itself() {
+    for most in [false, true] {
+        let mut world = all_up(Plan::voters(3).learners(4));
+        let leader = world.leaders()[0];
+        let before = turns(&world, leader).len();
+        cut(&mut world, leader, if most { &[3, 4, 5, 6] } else { &[3] });
+        world.run_for(TIMEOUT - 10 * MS);
+        world.cut.clear();
+        cut(&mut world, leader, &[3]);
+        world.run_for(80 * MS);
+        world.cut.clear();
+        world.run_for(1_000 * MS);
+        assert_eq!(turns(&world, leader).len() == before, most);
+    }
+}
+
 /// A doubt ends: a leader that is late for ever declares the dead nevertheless.
 #[test]
 fn self_doubt_ends() {
