@@ -28,7 +28,7 @@ impl Core {
     /// Takes operations of this node's own into its log, as those of another node
     /// would be taken: what is repeated and still there is left alone.
     pub fn propose_again(&mut self, propose: Propose) -> Result<(), Refused> {
-        self.on_propose(propose)
+        self.on_propose(self.me.incarnation, propose)
     }
 
     /// Tells a person of trouble.

@@ -57,16 +57,21 @@ impl Core {
                 return Err(Refused::Stranger);
             }
         };
+        // The members may be many times as long as a hello: only who has echoed gets them,
+        // or anybody could have them sent to somebody else.
+        let echoed = matches!(heard, Heard::Believed { .. });
+        let knows_less = hello.members < self.members_committed_at();
         if hello.ask != 0 {
             let ask = match heard {
                 Heard::Claims(_) => self.lives.challenge(place, &mut self.rng),
+                Heard::Known(_) if knows_less => self.lives.challenge(place, &mut self.rng),
                 Heard::Believed { .. } | Heard::Known(_) | Heard::Superseded(_) => 0,
             };
             self.send_hello(place, from, ask, hello.ask);
         }
         if let Some(index) = self.parted(from.incarnation) {
             self.tell_removed(from, index);
-        } else if !says.foreign {
+        } else if !says.foreign && echoed {
             self.introduce_members(from, hello.members);
         }
         self.try_found(now);

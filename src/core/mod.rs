@@ -58,6 +58,7 @@ mod election;
 mod founding;
 mod install;
 mod members;
+mod news;
 mod proposals;
 mod read;
 mod replication;
@@ -314,7 +315,7 @@ impl Core {
             }
             Message::ReadIndex(m) => return self.on_read_index(life, m),
             Message::ReadIndexReply(m) => self.on_read_index_reply(m),
-            Message::Propose(m) => return self.on_propose(m),
+            Message::Propose(m) => return self.on_propose(from, m),
             Message::InstallSnapshot(m) => return self.on_install_snapshot(from, m, now),
             Message::InstallSnapshotReply(m) => {
                 return self.on_install_snapshot_reply(from, m, now);

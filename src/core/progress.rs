@@ -24,6 +24,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::detector::Watch;
+use super::news::News;
 use super::snapshot::{Snapshot, SnapshotId};
 use super::transfer::Sending;
 use super::types::{Index, Time};
@@ -81,8 +82,8 @@ pub struct Progress {
     pub acked_seq: u64,
     /// When the newest round that the peer has answered began.
     pub contact_at: Time,
-    /// The commit index that was last sent.
-    pub commit_sent: Index,
+    /// What it was told of commits.
+    pub news: News,
     /// Whether it is up.
     pub watch: Watch,
 }
@@ -101,7 +102,7 @@ impl Progress {
             round_trip: None,
             acked_seq: 0,
             contact_at: now,
-            commit_sent: Index(0),
+            news: News::new(last_index.next()),
             watch: Watch::new(now),
         }
     }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::Core;
 use super::message::{Message, Propose};
 use super::state::{Refused, Role};
-use super::types::{Index, Payload};
+use super::types::{Incarnation, Index, Payload};
 
 /// The operations that a leader has seen in its log while it looked for repeats:
 /// filled as far as a look needs, emptied when all of them are committed.
@@ -48,7 +48,7 @@ impl Core {
     }
 
     /// Operations of another node came, or once more of this one.
-    pub(super) fn on_propose(&mut self, m: Propose) -> Result<(), Refused> {
+    pub(super) fn on_propose(&mut self, from: Incarnation, m: Propose) -> Result<(), Refused> {
         let Role::Leader(leader) = &self.role else { return Err(Refused::NotLeader) };
         if leader.is_full() {
             return Err(Refused::Full);
@@ -58,7 +58,17 @@ impl Core {
                 self.append_own(Payload::Client(operation));
             }
         }
+        self.await_commit(from, self.log.last_index());
         Ok(())
+    }
+
+    /// A member's program waits until its own node knows that `index` is committed.
+    pub(super) fn await_commit(&mut self, member: Incarnation, index: Index) {
+        if let Role::Leader(leader) = &mut self.role
+            && let Some(progress) = leader.progress.get_mut(&member)
+        {
+            progress.news.await_commit(index);
+        }
     }
 
     /// Whether this operation stands in the log above the commit index. Each entry

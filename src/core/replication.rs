@@ -7,7 +7,7 @@
 //!   write own log (in parallel)            write
 //!   ◄──────────────────────── Matched      durable and verified up to here
 //!   majority durable: commit
-//!   Commit (or the next append) ─────►     commit what is verified
+//!   the next append, or Commit ──────►     commit what is verified
 //! ```
 //!
 //! A follower keeps `verified`: up to where its log was found equal to this
@@ -45,10 +45,20 @@ impl Core {
     /// The leader appends in its own term.
     pub(super) fn append_own(&mut self, payload: Payload) -> Index {
         let entry = Entry { term: self.hard.term, payload };
+        let is_own = !matches!(entry.payload, Payload::Client(_));
         if let Role::Leader(leader) = &mut self.role {
             leader.unsettled_bytes += entry.size_bytes();
         }
-        self.append_to_log(entry)
+        let index = self.append_to_log(entry);
+        if let Role::Leader(leader) = &mut self.role
+            && is_own
+        {
+            // Who leads, who is a member, who is up: everybody waits for that.
+            for progress in leader.progress.values_mut() {
+                progress.news.await_commit(index);
+            }
+        }
+        index
     }
 
     /// Cuts the log from `from` on, and all that rests on it.
@@ -113,7 +123,7 @@ impl Core {
         while let Some(member) = self.member_after(last) {
             while self.send_append(member, now) {}
             while self.send_piece(member, now) {}
-            self.send_commit(member);
+            self.send_commit(member, now);
             last = Some(member);
         }
     }
@@ -161,7 +171,7 @@ impl Core {
         let seq = leader.next_seq();
         let Some(progress) = leader.progress.get_mut(&member) else { return false };
         progress.on_sent(seq, last, size, now);
-        progress.commit_sent = progress.commit_sent.max(self.commit_index);
+        progress.news.on_sent(self.commit_index);
         let append = AppendEntries {
             term: self.hard.term,
             seq,
@@ -192,14 +202,14 @@ impl Core {
         peer.map_or(1_000, |peer| self.setup.append_bytes.between(own, peer.node.address))
     }
 
-    /// A commit that no append took along is told by itself: followers learn of
-    /// it one trip after the leader.
-    fn send_commit(&mut self, member: Incarnation) {
+    /// A commit that no append took along is told by itself.
+    fn send_commit(&mut self, member: Incarnation, now: Time) {
         let (term, leader_commit) = (self.hard.term, self.commit_index);
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.progress.get_mut(&member) else { return };
-        if progress.commit_sent < leader_commit && progress.match_index() > progress.commit_sent {
-            progress.commit_sent = leader_commit;
+        let matched = progress.match_index();
+        if progress.news.is_due(leader_commit, matched, now) {
+            progress.news.on_sent(leader_commit);
             self.send(member, Message::Commit(Commit { term, leader_commit }));
         }
     }

@@ -384,8 +384,9 @@ impl Leader {
 
     /// When something is due.
     pub fn deadline(&self) -> Time {
-        let replies = self.progress.values().filter_map(Progress::deadline).min();
-        let heartbeat_at = self.heartbeat_at.min(self.detector.look_at);
-        heartbeat_at.min(replies.unwrap_or(heartbeat_at))
+        let own = self.heartbeat_at.min(self.detector.look_at);
+        let of_each =
+            |progress: &Progress| [progress.deadline(), progress.news.deadline()].into_iter();
+        self.progress.values().flat_map(of_each).flatten().fold(own, Time::min)
     }
 }

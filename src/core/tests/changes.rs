@@ -132,6 +132,8 @@ fn a_leader_asks_after_the_life_that_is_named() {
     assert_eq!(world.role(2), Some(RoleName::Removed));
     world.crash(0);
     world.start(0);
+    // They meet again, and b is the first to stand.
+    world.run_for(10 * MS);
     world.timeout(1);
     world.run_until(1_000 * MS, "b to lead", |world| world.leaders() == [1]);
     world.run_for(1_000 * MS);

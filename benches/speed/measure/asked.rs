@@ -1,0 +1,92 @@
+//! What a program is asked to measure.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lexopt::prelude::*;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Test {
+    Load,
+    Threads,
+    Queries,
+    Failover,
+    Idle,
+    Mem,
+}
+
+/// One measurement, or several of a kind.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub test: Test,
+    /// Which system, where a program has several.
+    pub peer: Option<String>,
+    pub k: Vec<usize>,
+    pub size: Vec<usize>,
+    pub seconds: Duration,
+    pub nodes: usize,
+    pub durable: Option<PathBuf>,
+    pub sealed: bool,
+    pub entries: u64,
+}
+
+impl Asked {
+    /// `None`: no `--test` was given.
+    pub fn parse(mut args: lexopt::Parser) -> Result<Option<Asked>, lexopt::Error> {
+        let mut test = None;
+        let mut k = None;
+        let mut asked = Asked {
+            test: Test::Load,
+            peer: None,
+            k: Vec::new(),
+            size: vec![64],
+            seconds: Duration::from_secs(5),
+            nodes: 3,
+            durable: None,
+            sealed: false,
+            entries: 1_000_000,
+        };
+        while let Some(arg) = args.next()? {
+            match arg {
+                // What cargo says to every bench.
+                Long("bench") => {}
+                Long("test") => test = Some(args.value()?.parse_with(test_named)?),
+                Long("peer") => asked.peer = Some(args.value()?.string()?),
+                Long("k") => k = Some(args.value()?.parse_with(numbers)?),
+                Long("size") => asked.size = args.value()?.parse_with(numbers)?,
+                Long("secs") => {
+                    asked.seconds = Duration::from_secs_f64(args.value()?.parse()?);
+                }
+                Long("nodes") => asked.nodes = args.value()?.parse()?,
+                Long("durable") => asked.durable = Some(args.value()?.into()),
+                Long("sealed") => asked.sealed = true,
+                Long("entries") => asked.entries = args.value()?.parse()?,
+                other => return Err(other.unexpected()),
+            }
+        }
+        let Some(test) = test else { return Ok(None) };
+        asked.test = test;
+        asked.k = k.unwrap_or(match test {
+            Test::Threads => vec![64],
+            _ => vec![1, 64, 1_024, 16_384],
+        });
+        Ok(Some(asked))
+    }
+}
+
+fn test_named(name: &str) -> Result<Test, String> {
+    Ok(match name {
+        "load" => Test::Load,
+        "threads" => Test::Threads,
+        "queries" => Test::Queries,
+        "failover" => Test::Failover,
+        "idle" => Test::Idle,
+        "mem" => Test::Mem,
+        _ => return Err("there are load, threads, queries, failover, idle and mem".to_string()),
+    })
+}
+
+fn numbers(list: &str) -> Result<Vec<usize>, std::num::ParseIntError> {
+    list.split(',').map(str::parse).collect()
+}
