@@ -21,7 +21,7 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::core::types::{Incarnation, Index, Run};
 use crate::request::HEADROOM;
@@ -134,9 +134,33 @@ pub(crate) fn renew(session: Index, floor: u64) -> Bytes {
     Bytes::copy_from_slice(head.bytes())
 }
 
+/// So long pieces of memory does an arena ask for.
+const PIECE_BYTES: usize = 32 * 1024;
+/// A longer operation has memory of its own.
+const SMALL_BYTES: usize = 1024;
+
+/// Where small operations stand one behind the other, in pieces of memory that they
+/// share: one piece costs as much as one of them would. A piece is let go with the last
+/// of its operations; they leave the log together.
+#[derive(Debug, Default)]
+pub(crate) struct Arena(BytesMut);
+
+impl Arena {
+    fn put(&mut self, head: &[u8], json: &[u8]) -> Bytes {
+        let length = head.len() + json.len();
+        if self.0.capacity() < length {
+            self.0 = BytesMut::with_capacity(PIECE_BYTES);
+        }
+        self.0.extend_from_slice(head);
+        self.0.extend_from_slice(json);
+        self.0.split().freeze()
+    }
+}
+
 /// A command. `buffer` is `HEADROOM` bytes of room, then the value as JSON. Without
-/// an id the room takes what stands before the JSON, and nothing is copied.
+/// an id the room takes what stands before the JSON, and a long value is not copied.
 pub(crate) fn command(
+    arena: &mut Arena,
     mut buffer: Vec<u8>,
     id: Option<&str>,
     session: Index,
@@ -152,6 +176,9 @@ pub(crate) fn command(
     let kind = if id.is_some() { COMMAND_WITH_ID } else { COMMAND };
     let head = Head::new(kind).number(session.0).number(seq).number(seq - floor);
     let Some(id) = id else {
+        if buffer.len() <= SMALL_BYTES {
+            return arena.put(head.bytes(), &buffer[HEADROOM..]);
+        }
         let start = HEADROOM - head.len;
         buffer[start..HEADROOM].copy_from_slice(head.bytes());
         return Bytes::from(buffer).slice(start..);
@@ -269,7 +296,7 @@ pub(crate) fn check_one_form(bytes: &[u8]) {
             assert_eq!(found.id.map(str::as_bytes).unwrap_or_default(), &bytes[found.id_range]);
             let mut buffer = vec![0; HEADROOM];
             buffer.extend_from_slice(&bytes[found.json_range]);
-            command(buffer, found.id, found.session, found.seq, found.floor)
+            command(&mut Arena::default(), buffer, found.id, found.session, found.seq, found.floor)
         }
     };
     assert_eq!(&again[..], bytes, "an operation has two forms");
@@ -300,9 +327,12 @@ mod tests {
             open(Incarnation(0x0102), Run(3))[..],
             [1, 2, 1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]
         );
-        assert_eq!(command(buffer("7"), None, Index(300), 9, 4)[..], [2, 0xac, 0x02, 9, 5, b'7']);
         assert_eq!(
-            command(buffer("7"), Some("ab"), Index(1), 0, 0)[..],
+            command(&mut Arena::default(), buffer("7"), None, Index(300), 9, 4)[..],
+            [2, 0xac, 0x02, 9, 5, b'7']
+        );
+        assert_eq!(
+            command(&mut Arena::default(), buffer("7"), Some("ab"), Index(1), 0, 0)[..],
             [3, 1, 0, 0, 2, b'a', b'b', b'7']
         );
         assert_eq!(renew(Index(5), 128)[..], [4, 5, 0x80, 1]);
@@ -312,7 +342,7 @@ mod tests {
     fn a_command_without_an_id_copies_no_value() {
         let buffer = buffer("[1,2,3]");
         let value_at = buffer[HEADROOM..].as_ptr();
-        let bytes = command(buffer, None, Index(u64::MAX), u64::MAX, 0);
+        let bytes = command(&mut Arena::default(), buffer, None, Index(u64::MAX), u64::MAX, 0);
         let json_range = decoded(&bytes).json_range;
         assert_eq!(bytes[json_range].as_ptr(), value_at);
     }
@@ -345,7 +375,7 @@ mod tests {
             assert_eq!(Operation::decode(bytes), None, "{what}");
         }
         let long = "x".repeat(ID_LIMIT_BYTES);
-        let bytes = command(buffer("7"), Some(&long), Index(1), 1, 1);
+        let bytes = command(&mut Arena::default(), buffer("7"), Some(&long), Index(1), 1, 1);
         assert_eq!(decoded(&bytes).id, Some(&long[..]));
         let mut longer = vec![3, 1, 1, 0, 0x81, 0x02];
         longer.extend_from_slice(&[b'x'; 258]);
@@ -355,7 +385,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "floor 2 lies above")]
     fn a_floor_above_the_number_is_our_bug() {
-        command(buffer("7"), None, Index(1), 1, 2);
+        command(&mut Arena::default(), buffer("7"), None, Index(1), 1, 2);
     }
 
     /// Numbers of every length in bytes.
@@ -370,7 +400,7 @@ mod tests {
             id in proptest::option::of("\\PC{1,64}"), json in "\\PC{1,80}",
         ) {
             let floor = seq.saturating_sub(below);
-            let bytes = command(buffer(&json), id.as_deref(), Index(session), seq, floor);
+            let bytes = command(&mut Arena::default(), buffer(&json), id.as_deref(), Index(session), seq, floor);
             let found = decoded(&bytes);
             prop_assert_eq!((found.session, found.seq, found.floor), (Index(session), seq, floor));
             prop_assert_eq!(found.id, id.as_deref());
@@ -405,7 +435,7 @@ mod tests {
 
         #[test]
         fn truncated_operations_do_not_panic(json in "\\PC{1,9}", cut in 0..60usize) {
-            let bytes = command(buffer(&json), Some("order-17"), Index(1 << 40), 1 << 20, 9);
+            let bytes = command(&mut Arena::default(), buffer(&json), Some("order-17"), Index(1 << 40), 1 << 20, 9);
             let _ = Operation::decode(&bytes[..cut.min(bytes.len())]);
         }
     }

@@ -127,9 +127,7 @@ fn loads(asked: &Asked) -> Result<(), Box<dyn Error>> {
     for &size in &asked.size {
         for &k in &asked.k {
             let (name, sample) = match asked.test {
-                Test::Queries => {
-                    ("queries", closed_loop(&mut Queries(leader), k, asked.seconds))
-                }
+                Test::Queries => ("queries", closed_loop(&mut Queries(leader), k, asked.seconds)),
                 Test::Threads => {
                     let clients = (0..k).map(|_| Commands::new(leader, size)).collect();
                     ("threads", many_threads(clients, asked.seconds))

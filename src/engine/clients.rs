@@ -25,7 +25,7 @@ use crate::core::Core;
 use crate::core::message::Propose;
 use crate::core::types::{Index, Life, Payload, Time};
 use crate::error::RequestError;
-use crate::operation;
+use crate::operation::{self, Arena};
 use crate::replica::{Outcome, SESSION_WINDOW};
 use crate::request::Answer;
 
@@ -96,6 +96,7 @@ pub(crate) struct Clients<T> {
     /// The session is asked to take note of the floor, and of being in use.
     renew: bool,
     pub(crate) reads: Reads<T>,
+    arena: Arena,
     answers: Vec<(T, Answer)>,
 }
 
@@ -117,6 +118,7 @@ impl<T> Clients<T> {
             highest_logged: Index(0),
             renew: false,
             reads: Reads::new(patience),
+            arena: Arena::default(),
             answers: Vec::new(),
         }
     }
@@ -350,7 +352,7 @@ impl<T> Clients<T> {
                 break;
             }
             if leads && !retry {
-                let bytes = command.bytes(session, seq, floor);
+                let bytes = command.bytes(&mut self.arena, session, seq, floor);
                 match core.propose(bytes) {
                     Ok(index) => {
                         command.place = Place::Logged(index);
@@ -365,7 +367,7 @@ impl<T> Clients<T> {
             if core.leader().is_none() {
                 break;
             }
-            let bytes = command.bytes(session, seq, floor);
+            let bytes = command.bytes(&mut self.arena, session, seq, floor);
             if !batch.has_room(&bytes, retry, limit) && !self.send_batch(core, &mut batch, now) {
                 return;
             }
@@ -472,10 +474,10 @@ impl<T> Command<T> {
 
     /// What is sent, made at the first sending: session, number and floor stay as
     /// they are then.
-    fn bytes(&mut self, session: Index, seq: u64, floor: u64) -> Bytes {
+    fn bytes(&mut self, arena: &mut Arena, session: Index, seq: u64, floor: u64) -> Bytes {
         if let Body::Unsent { buffer, id } = &mut self.body {
             let buffer = std::mem::take(buffer);
-            let bytes = operation::command(buffer, id.as_deref(), session, seq, floor);
+            let bytes = operation::command(arena, buffer, id.as_deref(), session, seq, floor);
             self.body = Body::Ready(bytes);
         }
         match &self.body {

@@ -310,9 +310,8 @@ impl Writer<'_> {
 
     fn seal<T>(&mut self, buffers: &mut Vec<Vec<u8>>, output: &mut Output<T>) {
         if self.begun.take().is_some() {
-            let mut buffer = buffers.pop().unwrap_or_default();
-            buffer.extend_from_slice(self.frame.finish());
-            output.datagrams.push((self.address, buffer));
+            let next = buffers.pop().unwrap_or_default();
+            output.datagrams.push((self.address, self.frame.take(next)));
         }
     }
 }

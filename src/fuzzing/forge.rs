@@ -11,7 +11,7 @@ use crate::core::message::{
 };
 use crate::core::snapshot::SnapshotId;
 use crate::core::types::{ClusterId, Entry, Incarnation, Index, Life, Payload, Run, Term, Verdict};
-use crate::operation;
+use crate::operation::{self, Arena};
 use crate::wire::codec;
 
 use super::Feed;
@@ -237,7 +237,14 @@ fn operation(feed: &mut Feed<'_>, known: &Known) -> Bytes {
             let mut buffer = vec![0; crate::request::HEADROOM];
             buffer.extend_from_slice(br#"{"n":1}"#);
             let id = feed.flag().then_some("an id");
-            operation::command(buffer, id, Index(session), seq, seq.saturating_sub(below))
+            operation::command(
+                &mut Arena::default(),
+                buffer,
+                id,
+                Index(session),
+                seq,
+                seq.saturating_sub(below),
+            )
         }
         _ => {
             let count = feed.below(32);

@@ -15,7 +15,7 @@ use crate::committed::Entry;
 use crate::core::types::{Incarnation, Index, Life, Run, Term};
 use crate::error::{BoxError, RequestError};
 use crate::machine::StateMachine;
-use crate::operation;
+use crate::operation::{self, Arena};
 use crate::request::{HEADROOM, Reply};
 
 /// One entry of the log, in words.
@@ -36,7 +36,14 @@ impl Step {
             Step::Command { session, seq, floor, id, json } => {
                 let mut buffer = vec![0; HEADROOM];
                 buffer.extend_from_slice(json.to_string().as_bytes());
-                operation::command(buffer, id.as_deref(), Index(*session), *seq, *floor)
+                operation::command(
+                    &mut Arena::default(),
+                    buffer,
+                    id.as_deref(),
+                    Index(*session),
+                    *seq,
+                    *floor,
+                )
             }
             Step::Renew { session, floor } => operation::renew(Index(*session), *floor),
             Step::Junk => Bytes::from_static(b"\x09junk"),
@@ -568,7 +575,14 @@ fn how_long_an_entry_takes() {
                 buffer.extend_from_slice(b"12");
                 let id = id.then(|| format!("order-{seq}"));
                 let floor = seq.saturating_sub(1000);
-                let bytes = operation::command(buffer, id.as_deref(), Index(1), seq, floor);
+                let bytes = operation::command(
+                    &mut Arena::default(),
+                    buffer,
+                    id.as_deref(),
+                    Index(1),
+                    seq,
+                    floor,
+                );
                 joined.extend_from_slice(&bytes);
                 ends.push((joined.len() - bytes.len(), joined.len()));
             }

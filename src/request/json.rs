@@ -1,13 +1,19 @@
 //! A request's JSON: written into the buffer that travels, and only what can be read back.
 
+use std::cell::RefCell;
 use std::fmt;
 
 use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-/// The first guess at the size of a request's JSON; most are smaller.
-const JSON_BYTES_GUESS: usize = 128;
+/// A thread keeps so much room to write JSON in.
+const SCRATCH_KEPT_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    /// Where a request's JSON is written before it is known how long it is.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// So many arrays and objects may stand one in another: what `serde_json` reads back.
 pub(super) const DEPTH_LIMIT: usize = 127;
@@ -17,12 +23,21 @@ pub(super) const DEPTH_LIMIT: usize = 127;
 pub(super) const RAW_VALUE_MARK: &str = "$serde_json::private::RawValue";
 
 pub(super) fn encode<T: Serialize + ?Sized>(headroom: usize, value: &T) -> Result<Vec<u8>, String> {
-    let mut buffer = Vec::with_capacity(headroom + JSON_BYTES_GUESS);
-    buffer.resize(headroom, 0);
-    match serde_json::to_writer(&mut buffer, value) {
-        Ok(()) => Ok(buffer),
-        Err(error) => Err(format!("the value has no JSON: {error}")),
+    // Taken and put back: a value's own `serialize` may make requests, too, and a thread
+    // that is ending has none.
+    let mut scratch = SCRATCH.try_with(RefCell::take).unwrap_or_default();
+    scratch.clear();
+    let written = serde_json::to_writer(&mut scratch, value);
+    let buffer = written.map(|()| {
+        let mut buffer = Vec::with_capacity(headroom + scratch.len());
+        buffer.resize(headroom, 0);
+        buffer.extend_from_slice(&scratch);
+        buffer
+    });
+    if scratch.capacity() <= SCRATCH_KEPT_BYTES {
+        let _ = SCRATCH.try_with(|kept| kept.replace(scratch));
     }
+    buffer.map_err(|error| format!("the value has no JSON: {error}"))
 }
 
 pub(super) fn encode_checked<T: Serialize + ?Sized>(

@@ -139,6 +139,12 @@ impl FrameWriter {
         self.parts == 0
     }
 
+    /// The frame, complete, for another buffer to write the next one in.
+    pub fn take(&mut self, next: Vec<u8>) -> Vec<u8> {
+        self.finish();
+        std::mem::replace(&mut self.buffer, next)
+    }
+
     /// The frame, complete. It needs a part; `begin` starts the next one.
     pub fn finish(&mut self) -> &[u8] {
         assert!(self.parts > 0, "a frame without a part would be refused");

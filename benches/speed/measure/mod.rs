@@ -23,7 +23,7 @@ mod process;
 
 pub use self::asked::{Asked, Test};
 pub use self::drive::{Client, Sample, closed_loop, many_threads};
-pub use self::process::{cpu_time, rss_kb, lo_packets};
+pub use self::process::{cpu_time, lo_packets, rss_kb};
 
 use std::time::Duration;
 

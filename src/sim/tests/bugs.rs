@@ -14,7 +14,7 @@ use crate::core::types::Index;
 use crate::engine::Output;
 use crate::error::BoxError;
 use crate::machine::StateMachine;
-use crate::operation::{self, Operation};
+use crate::operation::{self, Arena, Operation};
 use crate::request::HEADROOM;
 use crate::wire::{Part, codec, decode_part, frame};
 
@@ -150,7 +150,14 @@ impl Bug for KnowsNoRepeats {
                 buffer.extend_from_slice(&payload[command.json_range.clone()]);
                 let seq = command.seq + 10_000;
                 let floor = command.floor;
-                *bytes = Some(operation::command(buffer, None, command.session, seq, floor));
+                *bytes = Some(operation::command(
+                    &mut Arena::default(),
+                    buffer,
+                    None,
+                    command.session,
+                    seq,
+                    floor,
+                ));
             }
         }
     }
