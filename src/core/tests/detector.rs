@@ -245,6 +245,25 @@ fn whom_most_leave_at_once_doubts_itself() {
     }
 }
 
+/// Those that are agreed to be down are silent, and no reason to doubt: whoever dies next is
+/// declared in time.
+#[test]
+fn the_silence_of_the_dead_is_no_doubt() {
+    let mut world = all_up(Plan::voters(3).learners(5));
+    (3..7).for_each(|dead| world.crash(dead));
+    for dead in 3..7 {
+        until(&mut world, dead, false);
+    }
+    for _ in 0..4 {
+        world.run_for(2_000 * MS);
+        world.crash(7);
+        let took = until(&mut world, 7, false);
+        assert!(took <= TIMEOUT + 50 * MS, "it died {took} us ago");
+        world.start(7);
+        until(&mut world, 7, true);
+    }
+}
+
 /// A doubt ends: a leader that is late for ever declares the dead nevertheless.
 #[test]
 fn self_doubt_ends() {
@@ -448,6 +467,23 @@ fn what_confirms_late_is_looked_at_when_it_comes() {
     let verdict = |world: &World| world.core(leader).log().last_index() > before;
     world.run_until(400 * MS, "a verdict", verdict);
     assert_eq!(silent_for(&world, leader, 3), TIMEOUT + 42 * MS, "silence, and there and back");
+}
+
+/// An accusation that was answered is over: the next one waits for a round of its own.
+#[test]
+fn each_silence_needs_a_round_of_its_own() {
+    let mut world = all_up(Plan::voters(3).learners(1));
+    let leader = world.leaders()[0];
+    let before = world.core(leader).log().last_index();
+    cut(&mut world, leader, &[3]);
+    world.run_until(300 * MS, "a round", |world| silent_for(world, leader, 3) > TIMEOUT + 5 * MS);
+    world.cut.clear();
+    world.run_for(1_000 * MS);
+    assert_eq!(world.core(leader).log().last_index(), before, "it has answered in time");
+    world.crash(3);
+    let verdict = |world: &World| world.core(leader).log().last_index() > before;
+    world.run_until(400 * MS, "a verdict", verdict);
+    assert!(silent_for(&world, leader, 3) >= TIMEOUT + 30 * MS, "a heartbeat's time to answer");
 }
 
 /// A member that was removed and is added again counts as heard then.

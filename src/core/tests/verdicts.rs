@@ -1,6 +1,7 @@
 //! Verdicts as entries of the log: what waits for a commit, whose life is meant, and what
 //! snapshots say.
 
+use super::super::message::{Message, Wish};
 use super::detector::{all_up, is_up, turns, turns_of, until};
 use super::world::{MS, Plan, World};
 
@@ -56,6 +57,29 @@ fn who_has_committed_nothing_judges_nobody() {
     }
 }
 
+/// Nor while it hands over: its successor has the log by then, and would be behind.
+#[test]
+fn who_hands_over_judges_nobody() {
+    let mut world = all_up(Plan::voters(3).learners(1));
+    let leader = world.leaders()[0];
+    let before = world.core(leader).log().last_index();
+    world.crash(3);
+    world.run_for(150 * MS);
+    let [to, _] = others(leader);
+    let to = world.nodes[to].name.clone();
+    assert!(world.wish(leader, Wish::Transfer { to }));
+    let start = world.now;
+    while world.answer(leader).is_none() {
+        assert_eq!(world.core(leader).log().last_index(), before);
+        // That it is asked to stand is lost, each time.
+        world.take(|flight| matches!(flight.envelope.message, Message::TimeoutNow(_)));
+        world.run_for(MS / 2);
+    }
+    assert!(world.now - start >= 150 * MS, "its silence was complete long before");
+    assert_eq!(world.leaders(), [leader]);
+    assert!(until(&mut world, 3, false) <= 50 * MS);
+}
+
 /// Another life is to have a name: as long as that is not committed neither of the two is
 /// judged under it.
 #[test]
@@ -107,6 +131,31 @@ fn each_run_answers_for_itself() {
     assert_eq!(turns_of(&world, 0, 2), [false, true]);
 }
 
+/// To be elected makes nobody forget how often the new leader was down of late.
+#[test]
+fn a_leader_keeps_its_relapses() {
+    let mut world = all_up(Plan::voters(3));
+    let (leader, next) = (world.leaders()[0], (world.leaders()[0] + 1) % 3);
+    let relapses = |world: &World| {
+        world.core(leader).verdicts().of(&world.nodes[next].name).map(|agreed| agreed.relapses)
+    };
+    for _ in 0..3 {
+        world.crash(next);
+        until(&mut world, next, false);
+        world.start(next);
+        until(&mut world, next, true);
+    }
+    assert_eq!(relapses(&world), Some(2));
+    world.crash(next);
+    until(&mut world, next, false);
+    world.start(next);
+    let to = world.nodes[next].name.clone();
+    assert!(world.wish(leader, Wish::Transfer { to }));
+    world.run_until(150 * MS, "it to lead", |world| world.leaders() == [next]);
+    until(&mut world, next, true);
+    assert_eq!(relapses(&world), Some(3));
+}
+
 /// A node that restarts knows, and tells, what its snapshot says, before it hears anybody.
 #[test]
 fn a_restart_begins_with_what_the_snapshot_says() {
@@ -122,6 +171,7 @@ fn a_restart_begins_with_what_the_snapshot_says() {
     world.isolate(&[place]);
     world.start(place);
     assert_eq!(*world.core(place).verdicts(), known);
+    assert_eq!(world.core(place).up_since(), None, "that was another run");
     let told: Vec<_> = turns(&world, place).split_off(told);
     assert_eq!(told.len(), 4);
     assert_eq!(told[3].0, world.nodes[3].name);
