@@ -245,3 +245,98 @@ fn done(
         broken,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::committed::{Entry, Verdict};
+    use crate::core::types::{Incarnation, Life, Run};
+    use crate::error::BoxError;
+    use crate::machine::StateMachine;
+    use crate::operation;
+    use crate::request::HEADROOM;
+
+    /// Writes down what it is given.
+    struct Diary {
+        has: u64,
+        lines: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Diary {
+        fn line(&self, line: String) {
+            self.lines.lock().expect("nobody panics with it").push(line);
+        }
+    }
+
+    impl StateMachine for Diary {
+        fn apply(&mut self, entry: &Entry) -> Value {
+            self.line(format!("entry {}", entry.index));
+            Value::Null
+        }
+
+        fn verdict(&mut self, member: &str, verdict: Verdict) {
+            let turn = if verdict.up { "up" } else { "down" };
+            self.line(format!("{member} {turn} {}", verdict.index));
+        }
+
+        fn query(&self, _: &Value) -> Value {
+            Value::Null
+        }
+
+        fn snapshot(&self) -> Result<Vec<u8>, BoxError> {
+            Ok(Vec::new())
+        }
+
+        fn restore(&mut self, _: &[u8]) -> Result<(), BoxError> {
+            Ok(())
+        }
+
+        fn applied(&self) -> u64 {
+            self.has
+        }
+    }
+
+    /// What a machine that `has` as much already is given of one job: b is down by entry 3,
+    /// comes back as another run by entry 5, and is down by entry 7, the last.
+    fn lines(has: u64) -> Vec<String> {
+        let own = Life { incarnation: Incarnation(1), run: Run(1) };
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let diary = Diary { has, lines: Arc::clone(&lines) };
+        let mut replica = Replica::new("a", own, Some(Box::new(diary)), Vec::new());
+        let command = |seq| {
+            let mut buffer = vec![0; HEADROOM];
+            buffer.extend_from_slice(b"1");
+            Some(operation::command(buffer, None, Index(1), seq, 0))
+        };
+        let open = Some(operation::open(own.incarnation, own.run));
+        let operations = [open, command(0), None, command(1), None, command(2), None];
+        let entries = operations.into_iter().zip(1..);
+        let turn = |up, index| Turn { name: "b".to_string(), up, index: Index(index) };
+        let job = Job {
+            restore: None,
+            entries: entries.map(|(of, index)| (Index(index), Term(1), of)).collect(),
+            turns: vec![turn(false, 3), turn(false, 5), turn(true, 5), turn(false, 7)],
+            questions: Vec::new(),
+            snapshot: None,
+        };
+        assert_eq!(perform(&mut replica, job).applied, Index(7));
+        drop(replica);
+        Arc::into_inner(lines).expect("the machine is gone").into_inner().expect("nobody panicked")
+    }
+
+    #[test]
+    fn machines_are_told_of_a_verdict_where_it_stands_in_the_log() {
+        let all = ["entry 2", "b down 3", "entry 4", "b down 5", "b up 5", "entry 6", "b down 7"];
+        assert_eq!(lines(0), all);
+    }
+
+    #[test]
+    fn a_machine_is_not_told_of_verdicts_that_it_has() {
+        assert_eq!(lines(4), ["b down 5", "b up 5", "entry 6", "b down 7"]);
+        assert_eq!(lines(5), ["entry 6", "b down 7"]);
+    }
+}

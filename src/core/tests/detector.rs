@@ -7,10 +7,10 @@ use super::super::types::Payload;
 use super::membership::leader_seq;
 use super::world::{Faults, Flight, MS, Plan, World};
 
-const TIMEOUT: u64 = 200 * MS;
+pub(super) const TIMEOUT: u64 = 200 * MS;
 
 /// A cluster whose members are all agreed to be up.
-fn all_up(plan: Plan) -> World {
+pub(super) fn all_up(plan: Plan) -> World {
     let mut world = World::founded(plan.judging());
     let count = world.nodes.len();
     world.run_until(1_000 * MS, "all to be up", |world| {
@@ -22,12 +22,12 @@ fn all_up(plan: Plan) -> World {
 }
 
 /// What `at` knows to be agreed of `of`.
-fn is_up(world: &World, at: usize, of: usize) -> Option<bool> {
+pub(super) fn is_up(world: &World, at: usize, of: usize) -> Option<bool> {
     let name = &world.nodes[of].name;
     world.core(at).verdicts().of(name).map(|agreed| agreed.up)
 }
 
-fn turns(world: &World, at: usize) -> Vec<(String, bool, u64)> {
+pub(super) fn turns(world: &World, at: usize) -> Vec<(String, bool, u64)> {
     let notes = world.nodes[at].notes.iter();
     let turn = |(_, _, note): &(_, _, Note)| match note {
         Note::Verdict(turn) => Some((turn.name.clone(), turn.up, turn.index.0)),
@@ -36,18 +36,24 @@ fn turns(world: &World, at: usize) -> Vec<(String, bool, u64)> {
     notes.filter_map(turn).collect()
 }
 
-fn turns_of(world: &World, at: usize, of: usize) -> Vec<bool> {
+pub(super) fn turns_of(world: &World, at: usize, of: usize) -> Vec<bool> {
     let name = &world.nodes[of].name;
     let turns = turns(world, at).into_iter();
     turns.filter(|(member, _, _)| member == name).map(|(_, up, _)| up).collect()
 }
 
 /// How long until all that run know that `of` is down, or up.
-fn until(world: &mut World, of: usize, up: bool) -> u64 {
+pub(super) fn until(world: &mut World, of: usize, up: bool) -> u64 {
     world.run_until(20_000 * MS, "the verdict", |world| {
         let mut running = (0..world.nodes.len()).filter(|&at| world.is_up(at));
         running.all(|at| is_up(world, at, of) == Some(up))
     })
+}
+
+/// How long the leader has not heard `of`.
+fn silent_for(world: &World, leader: usize, of: usize) -> u64 {
+    let Role::Leader(leads) = &world.core(leader).role else { panic!("it leads") };
+    world.clock(leader).since(leads.progress[&world.nodes[of].incarnation].contact_at)
 }
 
 #[test]
@@ -101,6 +107,54 @@ fn learners_confirm_no_silence() {
         world.run_for(MS);
         assert_eq!(world.core(leader).log().last_index(), before, "it wrote something");
     }
+}
+
+fn suspected_by(world: &World, at: usize) -> Vec<usize> {
+    let suspects = world.core(at).suspects(world.clock(at));
+    (0..world.nodes.len()).filter(|of| suspects(world.nodes[*of].incarnation)).collect()
+}
+
+/// A leader suspects whom it misses, and nobody else, before the cluster has agreed on it.
+#[test]
+fn who_is_missed_is_suspected() {
+    let mut world = all_up(Plan::voters(3).learners(1));
+    let leader = world.leaders()[0];
+    world.crash(3);
+    let mut suspected = 0;
+    while is_up(&world, leader, 3) == Some(true) {
+        let missed = silent_for(&world, leader, 3) > 75 * MS;
+        assert_eq!(suspected_by(&world, leader), Vec::from_iter(missed.then_some(3)));
+        suspected += u64::from(missed);
+        world.run_for(MS);
+    }
+    assert!(suspected > 100, "{suspected} ms");
+}
+
+/// A node that misses others for longer than the failure timeout, and a majority with them,
+/// is cut off: it takes back what it suspected, though it leads, or follows, for a while yet.
+#[test]
+fn who_is_cut_off_suspects_nobody() {
+    let mut world = all_up(Plan::voters(3).learners(4));
+    let leader = world.leaders()[0];
+    (0..7).for_each(|place| world.isolate(&[place]));
+    let start = world.now;
+    let mut late = 0;
+    for _ in 0..400 {
+        world.run_for(MS);
+        for place in 0..7 {
+            let any = !suspected_by(&world, place).is_empty();
+            match world.now - start {
+                ..40_000 => assert!(!any, "{place} misses nobody yet"),
+                80_000..115_000 => assert!(any, "{place} misses somebody"),
+                201_000.. => {
+                    assert!(!any, "{place} is cut off");
+                    late += u64::from(world.core(place).leader().is_some());
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(world.leaders() != [leader] && late > 100, "{late}");
 }
 
 /// Probes keep their pace, however much else is answered meanwhile.
@@ -188,6 +242,25 @@ fn whom_most_leave_at_once_doubts_itself() {
         world.cut.clear();
         world.run_for(1_000 * MS);
         assert_eq!(turns(&world, leader).len() == before, most);
+    }
+}
+
+/// Those that are agreed to be down are silent, and no reason to doubt: whoever dies next is
+/// declared in time.
+#[test]
+fn the_silence_of_the_dead_is_no_doubt() {
+    let mut world = all_up(Plan::voters(3).learners(5));
+    (3..7).for_each(|dead| world.crash(dead));
+    for dead in 3..7 {
+        until(&mut world, dead, false);
+    }
+    for _ in 0..4 {
+        world.run_for(2_000 * MS);
+        world.crash(7);
+        let took = until(&mut world, 7, false);
+        assert!(took <= TIMEOUT + 50 * MS, "it died {took} us ago");
+        world.start(7);
+        until(&mut world, 7, true);
     }
 }
 
@@ -301,6 +374,23 @@ fn the_first_entry_of_a_term_declares_its_leader() {
     assert_eq!(is_up(&world, next, 3 - leader - next), Some(true), "nobody accuses it");
 }
 
+/// The leader before is judged by what its successor last heard of it while it followed: its
+/// death is agreed soon after the election, not a failure timeout later.
+#[test]
+fn the_dead_leader_was_silent_before_the_election() {
+    for seed in 0..4 {
+        let mut world = all_up(Plan::voters(3).learners(1).seed(seed));
+        let leader = world.leaders()[0];
+        world.crash(leader);
+        world.run_until(2_000 * MS, "another leader", |world| !world.leaders().is_empty());
+        let next = world.leaders()[0];
+        let took = until(&mut world, leader, false);
+        // It may be elected after 150 ms of silence, and the accused has a heartbeat's time.
+        assert!(took <= 100 * MS, "seed {seed}: {took} us after the election");
+        assert_eq!(turns_of(&world, next, 3), [true], "seed {seed}: nobody else is judged by that");
+    }
+}
+
 /// Who led before is judged by what this node last heard of it while it followed, once: not
 /// after it has led itself, and heard that one all the time.
 #[test]
@@ -341,11 +431,7 @@ fn an_answer_that_waits_to_be_read_is_an_answer() {
     let before = turns(&world, leader).len();
     world.cut.extend([(leader, paused), (paused, leader)]);
     world.run_for(TIMEOUT - 30 * MS);
-    let silent_for = |world: &World| {
-        let Role::Leader(leads) = &world.core(leader).role else { panic!("it leads") };
-        world.clock(leader).since(leads.progress[&world.nodes[paused].incarnation].contact_at)
-    };
-    while silent_for(&world) < TIMEOUT {
+    while silent_for(&world, leader, paused) < TIMEOUT {
         world.run_for(MS);
     }
     // The round has begun, and everybody hears it.
@@ -367,6 +453,37 @@ fn an_answer_that_waits_to_be_read_is_an_answer() {
     world.tick(leader);
     world.run_for(1_000 * MS);
     assert_eq!(turns(&world, leader).len(), before);
+}
+
+/// On a slow path an accusation waits for those that confirm it, and for nothing else.
+#[test]
+fn what_confirms_late_is_looked_at_when_it_comes() {
+    let mut world = all_up(Plan::voters(3).learners(1));
+    let leader = world.leaders()[0];
+    world.faults.latency = (21 * MS, 21 * MS);
+    world.run_for(1_000 * MS);
+    let before = world.core(leader).log().last_index();
+    world.crash(3);
+    let verdict = |world: &World| world.core(leader).log().last_index() > before;
+    world.run_until(400 * MS, "a verdict", verdict);
+    assert_eq!(silent_for(&world, leader, 3), TIMEOUT + 42 * MS, "silence, and there and back");
+}
+
+/// An accusation that was answered is over: the next one waits for a round of its own.
+#[test]
+fn each_silence_needs_a_round_of_its_own() {
+    let mut world = all_up(Plan::voters(3).learners(1));
+    let leader = world.leaders()[0];
+    let before = world.core(leader).log().last_index();
+    cut(&mut world, leader, &[3]);
+    world.run_until(300 * MS, "a round", |world| silent_for(world, leader, 3) > TIMEOUT + 5 * MS);
+    world.cut.clear();
+    world.run_for(1_000 * MS);
+    assert_eq!(world.core(leader).log().last_index(), before, "it has answered in time");
+    world.crash(3);
+    let verdict = |world: &World| world.core(leader).log().last_index() > before;
+    world.run_until(400 * MS, "a verdict", verdict);
+    assert!(silent_for(&world, leader, 3) >= TIMEOUT + 30 * MS, "a heartbeat's time to answer");
 }
 
 /// A member that was removed and is added again counts as heard then.

@@ -25,4 +25,5 @@ mod script;
 mod snapshots;
 mod soak;
 mod time;
+mod verdicts;
 mod world;

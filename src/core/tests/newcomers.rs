@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::super::effect::Note;
+use super::super::effect::{Note, Waiting};
 use super::super::membership::{Standing, VOTERS_LIMIT};
 use super::super::message::{ChangeOutcome, Message, WhyNot, Wish};
 use super::changes::{answered, done, three_and};
@@ -104,10 +104,10 @@ fn learners_leave_each_other_alone() {
     (0..4).for_each(|place| world.crash(place));
     world.forget(3);
     world.start(3);
-    let names =
-        |world: &World| world.core(3).waiting(world.clock(3)).map(|waiting| waiting.names());
+    // All of them: it asks, and so does each that remembers and misses a leader.
+    let rest: Vec<String> = (4..23).map(|place| world.nodes[place].name.clone()).collect();
     world.run_until(20_000 * MS, "it to hear that there is a cluster", |world| {
-        names(world).is_some_and(|names| names.iter().any(|name| *name == world.nodes[4].name))
+        world.core(3).waiting(world.clock(3)) == Some(Waiting::ForAdmission(rest.clone()))
     });
 }
 
