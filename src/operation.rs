@@ -339,12 +339,27 @@ mod tests {
     }
 
     #[test]
-    fn a_command_without_an_id_copies_no_value() {
-        let buffer = buffer("[1,2,3]");
+    fn a_long_command_without_an_id_is_not_copied() {
+        let buffer = buffer(&format!("[{}1]", "2,".repeat(SMALL_BYTES)));
         let value_at = buffer[HEADROOM..].as_ptr();
         let bytes = command(&mut Arena::default(), buffer, None, Index(u64::MAX), u64::MAX, 0);
         let json_range = decoded(&bytes).json_range;
         assert_eq!(bytes[json_range].as_ptr(), value_at);
+    }
+
+    #[test]
+    fn short_commands_share_memory() {
+        let mut arena = Arena::default();
+        let mut one = |seq| command(&mut arena, buffer("[1,2,3]"), None, Index(1), seq, 0);
+        let all: Vec<Bytes> = (0..20_000).map(&mut one).collect();
+        let follows = |pair: &&[Bytes]| pair[0].as_ptr_range().end == pair[1].as_ptr();
+        let pieces = 1 + all.windows(2).filter(|pair| !follows(pair)).count();
+        let bytes: usize = all.iter().map(Bytes::len).sum();
+        assert!(pieces <= 1 + bytes / (PIECE_BYTES - 100), "{pieces} pieces for {bytes} bytes");
+        for (seq, bytes) in all.iter().enumerate() {
+            let found = decoded(bytes);
+            assert_eq!((found.seq, &bytes[found.json_range]), (seq as u64, &b"[1,2,3]"[..]));
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::core::message::Wish;
 use crate::error::RequestError;
 use crate::guard;
 
-use self::json::{DEPTH_LIMIT, check_depth, encode, encode_checked};
+use self::json::{DEPTH_LIMIT, check_depth, encode_checked, encode_value};
 
 pub(crate) use self::json::check_json;
 
@@ -229,7 +229,7 @@ impl From<&Value> for Request {
         // A `Value` holds nothing that cannot be read back but its depth, so
         // the text need not be parsed. The check comes first: the encoder
         // goes as deep as the value does.
-        let buffer = check_depth(value, DEPTH_LIMIT).and_then(|()| encode(HEADROOM, value));
+        let buffer = check_depth(value, DEPTH_LIMIT).and_then(|()| encode_value(HEADROOM, value));
         Request::of(buffer.map(|buffer| Kind::Command { buffer, id: None }))
     }
 }

@@ -6,10 +6,9 @@
 //! slow `apply` costs no heartbeat.
 
 use crate::committed;
-use crate::core::log::Log;
 use crate::core::membership::Membership;
 use crate::core::snapshot::{SNAPSHOT_LIMIT_BYTES, Snapshot};
-use crate::core::types::{Index, Payload, Term};
+use crate::core::types::{Entry, Index, Payload, Term};
 use crate::core::verdicts::{Turn, Verdicts};
 use crate::encoding::snapshot;
 use crate::replica::{Outcome, Replica};
@@ -24,7 +23,8 @@ use bytes::Bytes;
 pub(crate) struct Job {
     /// Takes the place of the whole state, and of entries before the first one here.
     pub(crate) restore: Option<Box<Snapshot>>,
-    /// In order of index; `None` is an entry of the protocol's own.
+    /// In order of index; `None` is an entry of the protocol's own. Filled where the job
+    /// is done on a thread.
     pub(crate) entries: Vec<(Index, Term, Option<Bytes>)>,
     /// Who is up or down anew by these entries, in order of index.
     pub(crate) turns: Vec<Turn>,
@@ -103,12 +103,25 @@ impl Host {
         matches!(self.place, Place::Elsewhere { busy: true })
     }
 
-    /// Does the job, or gives it back for the thread to do.
-    pub(super) fn run(&mut self, job: Job) -> Result<Done, Job> {
+    /// Does the job with these entries, or gives it back with copies of them for the
+    /// thread to do.
+    pub(super) fn run<'a>(
+        &mut self,
+        mut job: Job,
+        entries: impl Iterator<Item = (Index, &'a Entry)>,
+    ) -> Result<Done, Job> {
+        let entries = entries.map(|(index, entry)| match &entry.payload {
+            Payload::Client(operation) => (index, entry.term, Some(operation)),
+            Payload::Empty | Payload::Members(_) | Payload::Verdict(_) => (index, entry.term, None),
+        });
         match &mut self.place {
-            Place::Here(replica) => Ok(perform(replica, job)),
+            Place::Here(replica) => Ok(perform_with(replica, job, entries)),
             Place::Elsewhere { busy } => {
                 *busy = true;
+                let shared = |(index, term, operation): (Index, Term, Option<&Bytes>)| {
+                    (index, term, operation.cloned())
+                };
+                job.entries = entries.map(shared).collect();
                 Err(job)
             }
         }
@@ -150,30 +163,20 @@ impl Host {
     }
 }
 
-/// The entries after `handed` up to `last`, as a job has them, and their size.
-pub(super) fn entries(
-    log: &Log,
-    handed: Index,
-    last: Index,
-) -> (Vec<(Index, Term, Option<Bytes>)>, usize) {
-    let mut bytes = 0;
-    let entries = log
-        .from(handed.next())
-        .take_while(|(index, _)| *index <= last)
-        .map(|(index, entry)| {
-            bytes += entry.size_bytes();
-            let operation = match &entry.payload {
-                Payload::Client(operation) => Some(operation.clone()),
-                Payload::Empty | Payload::Members(_) | Payload::Verdict(_) => None,
-            };
-            (index, entry.term, operation)
-        })
-        .collect();
-    (entries, bytes)
+/// Does a job.
+pub(crate) fn perform(replica: &mut Replica, mut job: Job) -> Done {
+    let entries = std::mem::take(&mut job.entries);
+    let entries =
+        entries.iter().map(|(index, term, operation)| (*index, *term, operation.as_ref()));
+    perform_with(replica, job, entries)
 }
 
-/// Does a job.
-pub(crate) fn perform(replica: &mut Replica, job: Job) -> Done {
+/// Does a job with entries that lie elsewhere.
+fn perform_with<'a>(
+    replica: &mut Replica,
+    job: Job,
+    entries: impl Iterator<Item = (Index, Term, Option<&'a Bytes>)>,
+) -> Done {
     let mut outcomes = Vec::new();
     let mut broken = None;
     if let Some(snapshot) = &job.restore
@@ -192,12 +195,12 @@ pub(crate) fn perform(replica: &mut Replica, job: Job) -> Done {
         return done(replica, Vec::new(), Vec::new(), None, broken);
     }
     let mut turns = job.turns.iter().peekable();
-    for (index, term, operation) in &job.entries {
+    for (index, term, operation) in entries {
         match operation {
-            Some(operation) => replica.apply(*index, *term, operation, &mut outcomes),
-            None => replica.skip(*index, *term),
+            Some(operation) => replica.apply(index, term, operation, &mut outcomes),
+            None => replica.skip(index, term),
         }
-        while let Some(turn) = turns.next_if(|turn| turn.index <= *index) {
+        while let Some(turn) = turns.next_if(|turn| turn.index <= index) {
             replica.turn(turn);
         }
     }
@@ -310,7 +313,14 @@ mod tests {
         let command = |seq| {
             let mut buffer = vec![0; HEADROOM];
             buffer.extend_from_slice(b"1");
-            Some(operation::command(buffer, None, Index(1), seq, 0))
+            Some(operation::command(
+                &mut operation::Arena::default(),
+                buffer,
+                None,
+                Index(1),
+                seq,
+                0,
+            ))
         };
         let open = Some(operation::open(own.incarnation, own.run));
         let operations = [open, command(0), None, command(1), None, command(2), None];

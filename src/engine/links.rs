@@ -160,8 +160,16 @@ impl Links {
         if tag.is_some_and(|tag| link.peer == envelope.to && there(tag)) {
             return;
         }
-        self.scratch.clear();
-        codec::encode_message(&envelope.message, &mut self.scratch);
+        if tag.is_none() {
+            let write = |out: &mut Vec<u8>| codec::encode_message(&envelope.message, out);
+            let mut writer = link.writer();
+            if writer.write(&header, &mut self.scratch, write, &mut self.buffers, output) {
+                return;
+            }
+        } else {
+            self.scratch.clear();
+            codec::encode_message(&envelope.message, &mut self.scratch);
+        }
         if self.scratch.len() > frame::part_limit(link.capacity) {
             link.meet(envelope.to);
             // What finds no room is lost, as on a full network.
@@ -306,6 +314,28 @@ impl Writer<'_> {
         *self.begun = Some(*header);
         let fits = self.frame.push(part);
         assert!(fits, "a part of {} bytes does not fit an empty frame", part.len());
+    }
+
+    /// Adds a part in place. False: it does not fit behind what is there, and is in
+    /// `spill`.
+    fn write<T>(
+        &mut self,
+        header: &Header,
+        spill: &mut Vec<u8>,
+        write: impl FnOnce(&mut Vec<u8>),
+        buffers: &mut Vec<Vec<u8>>,
+        output: &mut Output<T>,
+    ) -> bool {
+        if self.begun.as_ref() != Some(header) {
+            self.seal(buffers, output);
+            self.frame.begin(header, self.capacity);
+            *self.begun = Some(*header);
+        }
+        let fits = self.frame.write(spill, write);
+        if self.frame.is_empty() {
+            *self.begun = None;
+        }
+        fits
     }
 
     fn seal<T>(&mut self, buffers: &mut Vec<Vec<u8>>, output: &mut Output<T>) {

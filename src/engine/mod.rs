@@ -32,9 +32,10 @@ use std::net::SocketAddr;
 
 use crate::committed;
 use crate::core::effect::{Detail, Effects, Note, RoleName, Told, Waiting};
+use crate::core::log::Log;
 use crate::core::membership::Standing;
 use crate::core::snapshot::{Snapshot, SnapshotId};
-use crate::core::types::{Incarnation, Index, Run, Term, Time, WriteNumber};
+use crate::core::types::{Entry, Incarnation, Index, Run, Term, Time, WriteNumber};
 use crate::core::verdicts::Turn;
 use crate::core::{self, Core, Record, Saved};
 use crate::encoding::snapshot;
@@ -380,14 +381,14 @@ impl<T> Engine<T> {
         if last <= self.handed && questions.is_empty() && restore.is_none() {
             return false;
         }
-        let (entries, bytes) = host::entries(self.core.log(), self.handed, last);
-        self.handed = last;
-        self.compaction.handed(bytes);
+        let before = std::mem::replace(&mut self.handed, last);
+        let bytes = entries(self.core.log(), before, last).map(|(_, entry)| entry.size_bytes());
+        self.compaction.handed(bytes.sum());
         let due = self.compaction.is_due(last);
         let snapshot = if due { self.wanted_snapshot(last).map(Box::new) } else { None };
         let turns = self.turns_up_to(last);
-        let job = Job { restore, entries, turns, questions, snapshot };
-        match self.host.run(job) {
+        let job = Job { restore, entries: Vec::new(), turns, questions, snapshot };
+        match self.host.run(job, entries(self.core.log(), before, last)) {
             Ok(done) => {
                 self.settle(done);
                 true
@@ -477,6 +478,11 @@ impl<T> Engine<T> {
     pub(crate) fn newest(&self) -> Option<&committed::Entry> {
         self.host.newest()
     }
+}
+
+/// The entries after `handed` up to `last`.
+fn entries(log: &Log, handed: Index, last: Index) -> impl Iterator<Item = (Index, &Entry)> {
+    log.from(handed.next()).take_while(move |(index, _)| *index <= last)
 }
 
 /// The role as the public has it.

@@ -133,7 +133,36 @@ impl FrameWriter {
         true
     }
 
-    #[cfg(test)]
+    /// Adds the part that `write` puts behind what is there, which saves a copy. If it
+    /// does not fit, the frame is as before and the part is in `spill`.
+    pub fn write(&mut self, spill: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        /// The length of the longest part of a datagram takes so many bytes.
+        const LENGTH_BYTES: usize = 3;
+        let (start, room) = (self.buffer.len(), self.room());
+        let part = start + LENGTH_BYTES;
+        self.buffer.resize(part, 0);
+        write(&mut self.buffer);
+        let length = self.buffer.len() - part;
+        assert!(length > 0, "a part has a kind byte");
+        if length > room {
+            spill.clear();
+            spill.extend_from_slice(&self.buffer[part..]);
+            self.buffer.truncate(start);
+            return false;
+        }
+        let mut lengths = [0; LENGTH_BYTES];
+        let taken = varint_len(length as u64);
+        for (at, byte) in lengths[..taken].iter_mut().enumerate() {
+            let more = if at + 1 < taken { 0x80 } else { 0 };
+            *byte = (length >> (7 * at)) as u8 & 0x7f | more;
+        }
+        self.buffer[start..start + taken].copy_from_slice(&lengths[..taken]);
+        self.buffer.copy_within(part.., start + taken);
+        self.buffer.truncate(start + taken + length);
+        self.parts += 1;
+        true
+    }
+
     /// Whether the frame has no part yet.
     pub fn is_empty(&self) -> bool {
         self.parts == 0
@@ -263,6 +292,28 @@ mod tests {
             assert!(writer.push(part));
         }
         writer.finish().to_vec()
+    }
+
+    proptest! {
+        #[test]
+        fn a_part_is_the_same_however_it_was_put_in(
+            first in 0..300usize,
+            length in 1..40_000usize,
+            capacity in 500..50_000usize,
+        ) {
+            let part = vec![7; length];
+            let [mut pushed, mut written] = [(); 2].map(|()| {
+                let mut writer = FrameWriter::new();
+                writer.begin(&header(), capacity);
+                assert!(writer.push(&vec![1; first + 1]));
+                writer
+            });
+            let mut spill = Vec::new();
+            let fits = pushed.push(&part);
+            prop_assert_eq!(written.write(&mut spill, |out| out.extend_from_slice(&part)), fits);
+            prop_assert_eq!(written.finish(), pushed.finish());
+            prop_assert_eq!(spill, if fits { Vec::new() } else { part });
+        }
     }
 
     fn with_checksum(mut datagram: Vec<u8>) -> Vec<u8> {
