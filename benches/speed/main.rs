@@ -1,17 +1,36 @@
-//! How fast: the library, and beside it the floor.
+//! How fast: the library, beside the floor (its shape without a protocol) and beside
+//! peers, in one run.
+//!
+//! ```text
+//! cargo bench --bench speed                    the table: some 20 minutes
+//! cargo bench --bench speed -- --quick         a look at it, in a minute
+//!   --rounds N      so many times each, in turn (5)
+//!   --secs S        so long each time (2)
+//!   --no-peers      without the crate in benches/peers, which has dependencies of its own
+//!   --durable DIR   where logs on disk are (a folder below the target folder)
+//! cargo bench --bench speed -- --test load     one measurement, a line of JSON a result
+//! ```
+//!
+//! What one measurement is and which there are is said in `measure`. Each runs in a
+//! process of its own; the table runs all systems in turn, over and over, so that a
+//! machine that is busy with something else is busy for all of them, and takes medians.
 
 mod floor;
 mod measure;
 mod ours;
+mod table;
 
 use std::error::Error;
 
-use measure::{Asked, Sample, Test, closed_loop, many_threads};
+use measure::{Asked, Test, closed_loop, many_threads};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    match Asked::parse(lexopt::Parser::from_env())? {
-        Some(asked) => one(&asked),
-        None => Ok(()),
+    match Asked::parse(lexopt::Parser::from_env()) {
+        Ok(Some(asked)) => one(&asked),
+        // Without `--test` the arguments are the table's.
+        _ if !std::env::args().any(|arg| arg == "--test") => table::print(),
+        Ok(None) => Err("--test needs the name of a measurement".into()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -19,8 +38,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn one(asked: &Asked) -> Result<(), Box<dyn Error>> {
     match asked.peer.as_deref() {
         Some("floor") => floor_loads(asked),
-        Some("kontiki/udp") | None => ours::measure(asked),
-        Some(other) => Err(format!("there are kontiki/udp and floor, not {other}").into()),
+        Some(ours::NAME) | None => ours::measure(asked),
+        Some(other) => Err(format!("there are {} and floor, not {other}", ours::NAME).into()),
     }
 }
 
@@ -28,7 +47,7 @@ fn floor_loads(asked: &Asked) -> Result<(), Box<dyn Error>> {
     for &size in &asked.size {
         let floor = floor::Floor::start(asked.nodes - 1, size, asked.durable.as_deref());
         for &k in &asked.k {
-            let (name, sample): (_, Sample) = match asked.test {
+            let (name, sample) = match asked.test {
                 Test::Load => ("load", closed_loop(&mut floor.client(), k, asked.seconds)),
                 Test::Threads => {
                     let clients = (0..k).map(|_| floor.client()).collect();

@@ -44,9 +44,7 @@ pub trait Cluster: Sized + Sync {
     /// As `start`, and the first entry is committed.
     fn begin(nodes: usize, compacts: bool) -> Outcome<Self> {
         let cluster = Self::start(nodes, compacts)?;
-        until("nothing is committed", || {
-            cluster.ask(cluster.leader(), value(1)).recv().ok()
-        });
+        until("nothing is committed", || cluster.ask(cluster.leader(), value(1)).recv().ok());
         Ok(cluster)
     }
 
@@ -79,16 +77,22 @@ pub struct Asking<'a, C> {
     cluster: &'a C,
     leader: usize,
     size: usize,
+    /// When it last said that it was refused.
+    complained: Option<Instant>,
 }
 
 impl<'a, C: Cluster> Asking<'a, C> {
     pub fn new(cluster: &'a C, size: usize) -> Asking<'a, C> {
-        Asking { cluster, leader: cluster.leader(), size }
+        Asking { cluster, leader: cluster.leader(), size, complained: None }
     }
 
     fn again(&mut self) -> Receiver<()> {
         let leader = self.cluster.leader();
-        eprintln!("refused by node {}, node {leader} leads", self.leader);
+        // Whoever measures has to know, but once is enough for all that was outstanding.
+        if self.complained.is_none_or(|last| last.elapsed() > Duration::from_secs(1)) {
+            eprintln!("peers: refused by node {}, and now node {leader} leads", self.leader);
+            self.complained = Some(Instant::now());
+        }
         self.leader = leader;
         self.send()
     }

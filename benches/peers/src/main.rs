@@ -51,8 +51,6 @@ fn run() -> cluster::Outcome<()> {
         Some("openraft/tcp") => tests::run::<openraft::Nodes<openraft::Tcp>>(&asked),
         Some("raft-rs/channels") => tests::run::<raft_rs::Nodes<raft_rs::Channels>>(&asked),
         Some("raft-rs/udp") => tests::run::<raft_rs::Nodes<raft_rs::Udp>>(&asked),
-        _ => {
-            Err("--peer is openraft/memory, openraft/tcp, raft-rs/channels or raft-rs/udp".into())
-        }
+        _ => Err("--peer is openraft/memory, openraft/tcp, raft-rs/channels or raft-rs/udp".into()),
     }
 }

@@ -61,10 +61,11 @@ fn failover<C: Cluster>(asked: &Asked) -> Outcome<()> {
         let mut client = Asking::new(&cluster, asked.size[0]);
         let ticket = client.send();
         client.wait(ticket);
-        let leader = cluster.leader();
-        cluster.all_have(cluster.applied(leader));
+        cluster.all_have(cluster.applied(cluster.leader()));
         thread::sleep(Duration::from_millis(700 + 37 * round % 200));
 
+        // Now, for it may have changed in the meantime.
+        let leader = cluster.leader();
         let died = Instant::now();
         cluster.kill(leader);
         next_commit(&cluster, leader, asked.size[0]);

@@ -14,6 +14,8 @@ pub enum Test {
     Failover,
     Idle,
     Mem,
+    CatchUp,
+    Recovery,
 }
 
 /// One measurement, or several of a kind.
@@ -29,6 +31,8 @@ pub struct Asked {
     pub durable: Option<PathBuf>,
     pub sealed: bool,
     pub entries: u64,
+    /// Logs are compacted.
+    pub snapshots: bool,
 }
 
 impl Asked {
@@ -46,6 +50,7 @@ impl Asked {
             durable: None,
             sealed: false,
             entries: 1_000_000,
+            snapshots: false,
         };
         while let Some(arg) = args.next()? {
             match arg {
@@ -62,6 +67,7 @@ impl Asked {
                 Long("durable") => asked.durable = Some(args.value()?.into()),
                 Long("sealed") => asked.sealed = true,
                 Long("entries") => asked.entries = args.value()?.parse()?,
+                Long("snapshots") => asked.snapshots = true,
                 other => return Err(other.unexpected()),
             }
         }
@@ -83,7 +89,12 @@ fn test_named(name: &str) -> Result<Test, String> {
         "failover" => Test::Failover,
         "idle" => Test::Idle,
         "mem" => Test::Mem,
-        _ => return Err("there are load, threads, queries, failover, idle and mem".to_string()),
+        "catchup" => Test::CatchUp,
+        "recovery" => Test::Recovery,
+        _ => {
+            return Err("there are load, threads, queries, failover, idle, mem, catchup, recovery"
+                .to_string());
+        }
     })
 }
 

@@ -8,6 +8,9 @@
 //! --test failover   the leader stops, over and over: to the next commit
 //! --test idle       nobody asks anything
 //! --test mem        how much --entries of --size bytes take (1000000)
+//! --test catchup    a node was away while so many were committed
+//! --test recovery   so many are read back from the disk
+//!   --snapshots     of logs that are compacted (mem, recovery)
 //!   --secs S        so long each (5)
 //!   --size N,N      bytes of a value (64)
 //!   --nodes N       so many voters (3)

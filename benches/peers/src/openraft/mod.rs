@@ -13,6 +13,7 @@
 //! - Entries go by `stream_append`, pipelined on both sides.
 //! - In memory all nodes share one thread, apart from the client's (some 15 % faster at 1,024
 //!   than a runtime of several threads); over TCP they have two.
+//! - Its narration (`tracing`) is compiled out, as its README offers: 15 to 20 % faster.
 //! - A snapshot every 10,000 entries, and as many are kept behind it. Followers are sent
 //!   entries rather than a snapshot as long as the log has them.
 //!
@@ -36,10 +37,10 @@ use std::thread;
 
 use bytes::Bytes;
 use futures_util::future::FutureExt;
+use oneshot::Receiver;
 use openraft::async_runtime::WatchReceiver;
 use openraft::network::NetSnapshot;
 use openraft::{Config, RaftNetworkFactory, SnapshotPolicy};
-use oneshot::Receiver;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot::{Sender, channel};
 
@@ -122,7 +123,8 @@ impl<T: Transport> Cluster for Nodes<T> {
             ..Config::default()
         };
         let config = Arc::new(config.validate()?);
-        let mut cluster = Nodes { config, transport, nodes: Vec::new(), runtime, _running: running };
+        let mut cluster =
+            Nodes { config, transport, nodes: Vec::new(), runtime, _running: running };
         for node in 0..nodes as u64 {
             let started = cluster.run(node, Log::default(), Snapshots::default())?;
             cluster.nodes.push(started);

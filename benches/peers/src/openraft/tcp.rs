@@ -47,10 +47,8 @@ struct Place {
 impl Tcp {
     fn set(&self, node: u64, serving: Option<AbortHandle>) {
         let place = &self.0[node as usize].serving;
-        let before = std::mem::replace(
-            &mut *place.lock().unwrap_or_else(PoisonError::into_inner),
-            serving,
-        );
+        let before =
+            std::mem::replace(&mut *place.lock().unwrap_or_else(PoisonError::into_inner), serving);
         if let Some(before) = before {
             before.abort();
         }

@@ -194,7 +194,8 @@ impl Node {
 
 fn send(raft: &mut RawNode<Log>, messages: Vec<Message>, post: &mut impl Post) {
     for message in messages {
-        let snapshot_to = (message.get_msg_type() == MessageType::MsgSnapshot).then_some(message.to);
+        let snapshot_to =
+            (message.get_msg_type() == MessageType::MsgSnapshot).then_some(message.to);
         post.post(message);
         if let Some(to) = snapshot_to {
             raft.report_snapshot(to, SnapshotStatus::Finish);

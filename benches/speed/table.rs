@@ -1,0 +1,256 @@
+//! The table: every case, all systems in turn, medians and ratios.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use lexopt::prelude::*;
+use serde_json::Value;
+
+use crate::ours::NAME;
+
+/// What is measured, and of whom.
+struct Case {
+    name: &'static str,
+    /// Which field of the lines, and whether less is better.
+    field: &'static str,
+    args: &'static str,
+    /// On one core only.
+    pinned: bool,
+    durable: bool,
+    systems: &'static [&'static str],
+    quick: bool,
+}
+
+const FLOOR: &[&str] = &["floor", NAME];
+const ALL: &[&str] =
+    &["floor", NAME, "openraft/tcp", "raft-rs/udp", "openraft/memory", "raft-rs/channels"];
+const ALL_BUT_FLOOR: &[&str] =
+    &[NAME, "openraft/tcp", "raft-rs/udp", "openraft/memory", "raft-rs/channels"];
+const OURS: &[&str] = &[NAME];
+
+const fn case(
+    name: &'static str,
+    field: &'static str,
+    args: &'static str,
+    systems: &'static [&'static str],
+) -> Case {
+    Case { name, field, args, pinned: false, durable: false, systems, quick: false }
+}
+
+impl Case {
+    const fn quick(self) -> Case {
+        Case { quick: true, ..self }
+    }
+
+    const fn pinned(self) -> Case {
+        Case { pinned: true, ..self }
+    }
+
+    const fn durable(self) -> Case {
+        Case { durable: true, ..self }
+    }
+}
+
+const CASES: &[Case] = &[
+    case("one client, one core", "p50_us", "load --k 1", ALL).pinned().quick(),
+    case("one client", "p50_us", "load --k 1", ALL).quick(),
+    case("one client, 99 % within", "p99_us", "load --k 1", ALL),
+    case("64 outstanding", "per_s", "load --k 64", ALL).quick(),
+    case("1,024 outstanding", "per_s", "load --k 1024", ALL).quick(),
+    case("16,384 outstanding", "per_s", "load --k 16384", ALL),
+    case("1,024 of 1 KB", "per_s", "load --k 1024 --size 1024", ALL).quick(),
+    case("64 threads that wait", "per_s", "threads --k 64", ALL).quick(),
+    case("five nodes, 1,024", "per_s", "load --k 1024 --nodes 5", FLOOR),
+    case("nine nodes, 1,024", "per_s", "load --k 1024 --nodes 9", FLOOR),
+    case("queries, one", "p50_us", "queries --k 1", OURS),
+    case("queries, 1,024", "per_s", "queries --k 1024", OURS),
+    case("on disk, one client", "p50_us", "load --k 1", FLOOR).durable().quick(),
+    case("on disk, 64", "per_s", "load --k 64", FLOOR).durable().quick(),
+    case("on disk, 1,024", "per_s", "load --k 1024", FLOOR).durable().quick(),
+    case("CPU a commit, 1,024", "cpu_us_per_commit", "load --k 1024", ALL),
+    case("leader dies: next commit", "ms", "failover", ALL_BUT_FLOOR),
+    case("idle, of a core", "cpu_pct", "idle", ALL_BUT_FLOOR),
+    case("idle, packets a second", "lo_packets_per_s", "idle", ALL_BUT_FLOOR),
+    case("idle, memory", "rss_kb", "idle", ALL_BUT_FLOOR),
+    case("an entry of 64 B, a node", "bytes_per_entry_node", "mem", ALL_BUT_FLOOR),
+    case("behind by 100,000: caught up", "ms", "catchup --entries 100000", OURS),
+    case("a million entries read", "ms", "recovery", OURS).durable(),
+];
+
+struct Wanted {
+    quick: bool,
+    rounds: usize,
+    seconds: f64,
+    peers: bool,
+    durable: PathBuf,
+}
+
+fn wanted() -> Result<Wanted, lexopt::Error> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("speed");
+    let mut wanted = Wanted { quick: false, rounds: 5, seconds: 2.0, peers: true, durable: target };
+    let mut args = lexopt::Parser::from_env();
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("bench") => {}
+            Long("quick") => {
+                wanted = Wanted { quick: true, rounds: 1, seconds: 0.4, ..wanted };
+            }
+            Long("rounds") => wanted.rounds = args.value()?.parse()?,
+            Long("secs") => wanted.seconds = args.value()?.parse()?,
+            Long("no-peers") => wanted.peers = false,
+            Long("durable") => wanted.durable = args.value()?.into(),
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(wanted)
+}
+
+/// Builds the peers, if they can be had.
+fn peers() -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    eprintln!("builds the peers, in benches/peers");
+    let built = Command::new(cargo)
+        .args(["build", "--release", "--locked", "--manifest-path"])
+        .arg(folder.join("Cargo.toml"))
+        .env_remove("CARGO_TARGET_DIR")
+        .status();
+    match built {
+        Ok(status) if status.success() => Some(folder.join("target/release/peers")),
+        _ => {
+            eprintln!("the peers could not be built: the table is without them");
+            None
+        }
+    }
+}
+
+/// Median, least and most.
+type Figures = (f64, f64, f64);
+
+fn figures(mut seen: Vec<f64>) -> Option<Figures> {
+    seen.sort_by(f64::total_cmp);
+    Some((*seen.get(seen.len() / 2)?, *seen.first()?, *seen.last()?))
+}
+
+/// Measures, and prints the table.
+pub fn print() -> Result<(), Box<dyn Error>> {
+    let wanted = wanted()?;
+    std::fs::create_dir_all(&wanted.durable)?;
+    let peers = if wanted.peers { peers() } else { None };
+    let chosen: Vec<&Case> = CASES.iter().filter(|case| case.quick || !wanted.quick).collect();
+    let mut seen: BTreeMap<(usize, &str), Vec<f64>> = BTreeMap::new();
+    for round in 1..=wanted.rounds {
+        for (place, case) in chosen.iter().enumerate() {
+            eprint!("\rround {round} of {}: {:30}", wanted.rounds, case.name);
+            for system in case.systems {
+                let program = match (*system, &peers) {
+                    ("floor" | NAME, _) => std::env::current_exe()?,
+                    (_, Some(peers)) => peers.clone(),
+                    (_, None) => continue,
+                };
+                match run(&program, case, system, &wanted) {
+                    Ok(found) => seen.entry((place, system)).or_default().extend(found),
+                    Err(error) => eprintln!("\n{}, {system}: {error}", case.name),
+                }
+            }
+        }
+    }
+    eprintln!();
+    let seen: BTreeMap<_, Figures> =
+        seen.into_iter().filter_map(|(of, seen)| Some((of, figures(seen)?))).collect();
+    for (place, case) in chosen.iter().enumerate() {
+        print_case(place, case, &seen);
+    }
+    print!("{UNALIKE}");
+    let _ = std::fs::remove_dir_all(&wanted.durable);
+    Ok(())
+}
+
+/// What is not alike.
+const UNALIKE: &str = "
+Medians, with the least and the most of the rounds for kontiki; behind each other system
+how many times its figure kontiki's is. Three nodes and 64 bytes where nothing else is
+said, the client in the leader's process, in memory, answered when a majority has the
+value and the leader has applied it.
+Not alike: /memory and /channels call functions where the others cross sockets. openraft
+is async, on tokio; its client awaits. The floor has no terms, sessions or retransmission.
+kontiki gives each command its place in a session, so that none is committed twice; the
+peers leave that to their users. Timers are each system's defaults; raft-rs has none, and
+runs with a tick of 100 ms as in its example.
+";
+
+fn run(
+    program: &Path,
+    case: &Case,
+    system: &str,
+    wanted: &Wanted,
+) -> Result<Vec<f64>, Box<dyn Error>> {
+    let mut command = match case.pinned {
+        true => {
+            let mut taskset = Command::new("taskset");
+            taskset.args(["-c", "0"]).arg(program);
+            taskset
+        }
+        false => Command::new(program),
+    };
+    // Deaths take as long as they take.
+    let seconds = if case.args == "failover" { 3.0 * wanted.seconds } else { wanted.seconds };
+    command.args(["--peer", system, "--secs", &seconds.to_string(), "--test"]);
+    command.args(case.args.split(' '));
+    if case.durable {
+        command.arg("--durable").arg(&wanted.durable);
+    }
+    let output = command.stderr(Stdio::null()).output()?;
+    let text = String::from_utf8(output.stdout)?;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let line: Value = serde_json::from_str(line)?;
+        found.extend(line[case.field].as_f64());
+    }
+    if found.is_empty() {
+        return Err(format!("no result: {}", output.status).into());
+    }
+    Ok(found)
+}
+
+fn print_case(place: usize, case: &Case, seen: &BTreeMap<(usize, &str), Figures>) {
+    let Some((ours, least, most)) = seen.get(&(place, NAME)) else { return };
+    let unit = match case.field {
+        "p50_us" | "p99_us" | "cpu_us_per_commit" => "us",
+        "per_s" => "/s",
+        "cpu_pct" => "%",
+        "rss_kb" => "KB",
+        "bytes_per_entry_node" => "B",
+        "ms" => "ms",
+        _ => "",
+    };
+    println!(
+        "{:30} {:>10} {unit:2}  {:20}",
+        case.name,
+        short(*ours),
+        format!("({} to {})", short(*least), short(*most))
+    );
+    for system in case.systems.iter().filter(|system| **system != NAME) {
+        if let Some((theirs, ..)) = seen.get(&(place, *system)) {
+            println!("    {system:26} {:>10} {unit:2}  x {:.2}", short(*theirs), ours / theirs);
+        }
+    }
+}
+
+/// With three figures or more, and commas.
+fn short(number: f64) -> String {
+    if number < 100.0 {
+        return format!("{number:.2}");
+    }
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
