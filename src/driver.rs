@@ -268,7 +268,8 @@ impl<'a> Running<'a> {
         let mut events = Events::with_capacity(16);
         loop {
             self.engine.set_detail(self.narrator.detail());
-            if let Err(error) = self.sleep(poll, &mut events) {
+            let due = self.engine.deadline();
+            if let Err(error) = self.sleep(poll, &mut events, due) {
                 return Left::Failed(format!("waiting for the socket failed: {error}"));
             }
             let now = self.now();
@@ -277,7 +278,8 @@ impl<'a> Running<'a> {
                 return left;
             }
             let now = self.now();
-            if now >= self.engine.deadline() {
+            // What has come to be due since then is met after the next sleep, which is none.
+            if now >= due {
                 self.engine.tick(now);
             }
             self.engine.flush(&mut self.output, now);
@@ -290,8 +292,7 @@ impl<'a> Running<'a> {
         }
     }
 
-    fn sleep(&mut self, poll: &mut Poll, events: &mut Events) -> io::Result<()> {
-        let due = self.engine.deadline();
+    fn sleep(&mut self, poll: &mut Poll, events: &mut Events, due: Time) -> io::Result<()> {
         let wait = Duration::from_micros(due.since(self.now()));
         let sleeps = self.shared.may_sleep() && !self.more && !wait.is_zero();
         let timeout = match due {

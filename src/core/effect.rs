@@ -39,20 +39,20 @@ pub struct Effects {
 }
 
 impl Effects {
-    /// Whether there is nothing in it to carry out; something may be told all the
-    /// same.
-    pub fn asks_nothing(&self) -> bool {
-        self.sends.is_empty()
-            && self.write.is_none()
-            && self.assembled.is_none()
-            && self.reads.is_empty()
-            && self.changes.is_empty()
+    /// Whether something may come of it that the core has to hear of; what is sent or
+    /// told is done with.
+    pub fn asks_for_more(&self) -> bool {
+        self.write.is_some()
+            || self.truncated.is_some()
+            || self.assembled.is_some()
+            || !self.reads.is_empty()
+            || !self.changes.is_empty()
     }
 
     /// Whether there is nothing in it.
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
-        self.asks_nothing() && self.notes.is_empty()
+        !self.asks_for_more() && self.sends.is_empty() && self.notes.is_empty()
     }
 }
 

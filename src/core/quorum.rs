@@ -3,6 +3,9 @@
 use super::membership::Membership;
 use super::types::{Incarnation, Index, Term};
 
+/// So many voters are few.
+const FEW: usize = 9;
+
 /// Whether the voters in `agreed` are a majority. Who is no voter here does not
 /// count, and nobody counts twice.
 pub fn is_majority(members: &Membership, agreed: impl Fn(Incarnation) -> bool) -> bool {
@@ -18,10 +21,27 @@ pub fn reached_by_majority<T: Ord + Copy + Default>(
     members: &Membership,
     value: impl Fn(Incarnation) -> T,
 ) -> T {
-    let mut values: Vec<T> =
-        members.voters().map(|member| member.incarnation.map_or(T::default(), &value)).collect();
-    values.sort_unstable_by(|a, b| b.cmp(a));
-    values.get(members.majority() - 1).copied().unwrap_or_default()
+    let values = members.voters().map(|member| member.incarnation.map_or(T::default(), &value));
+    // This is asked for each answer that comes: few values are sorted without memory of
+    // their own.
+    let mut few = [T::default(); FEW];
+    let mut many = Vec::new();
+    let mut count = 0;
+    for value in values {
+        match few.get_mut(count) {
+            Some(place) => *place = value,
+            None => many.push(value),
+        }
+        count += 1;
+    }
+    let all = if count <= FEW {
+        &mut few[..count]
+    } else {
+        many.extend_from_slice(&few);
+        &mut many[..]
+    };
+    all.sort_unstable_by(|a, b| b.cmp(a));
+    all.get(members.majority() - 1).copied().unwrap_or_default()
 }
 
 /// The commit rule (Raft §5.3, §5.4.2): what a majority holds durably is
@@ -92,6 +112,19 @@ mod tests {
                     .find(|&least| is_majority(&members, |who| value(who) >= least))
                     .unwrap_or(0);
                 assert_eq!(reached_by_majority(&members, value), naive, "{voters}, {code}");
+            }
+        }
+    }
+
+    #[test]
+    fn many_voters_count_as_few_do() {
+        for voters in 1..=20 {
+            let members = members(voters, 2);
+            for turn in 0..voters {
+                let value = |who: Incarnation| (who.0 + turn) % voters;
+                let reached = reached_by_majority(&members, value);
+                // The values are 0 to voters - 1, each once.
+                assert_eq!(reached, voters - members.majority() as u64, "{voters}, {turn}");
             }
         }
     }

@@ -106,6 +106,9 @@ impl Core {
         let me = self.me.incarnation;
         let Some(members) = self.configurations.current() else { return };
         let Role::Leader(leader) = &mut self.role else { return };
+        if leader.reads.rounds.is_empty() {
+            return;
+        }
         let reached = quorum::reached_by_majority(members, |voter| {
             if voter == me {
                 u64::MAX

@@ -250,10 +250,10 @@ impl<T> Engine<T> {
             }
             self.core.flush(now, &mut self.effects);
             // What is told decides nothing: a node goes the same way unheard.
-            let quiet = self.effects.asks_nothing();
-            self.carry_out(output, now);
+            let more = self.effects.asks_for_more();
+            let turned = self.carry_out(output, now);
             let applied = self.apply(output);
-            if quiet && !applied {
+            if !more && !turned && !applied {
                 break;
             }
         }
@@ -267,8 +267,9 @@ impl<T> Engine<T> {
         self.clients.drain_answers(&mut output.answers);
     }
 
-    /// Sends before it writes: the followers' work and the own overlap.
-    fn carry_out(&mut self, output: &mut Output<T>, now: Time) {
+    /// Sends before it writes: the followers' work and the own overlap. Says whether
+    /// another leader is known.
+    fn carry_out(&mut self, output: &mut Output<T>, now: Time) -> bool {
         output.notes.append(&mut self.effects.notes);
         for outgoing in self.effects.sends.drain(..) {
             self.links.send(outgoing, output, now);
@@ -298,11 +299,13 @@ impl<T> Engine<T> {
             self.install(id, data);
         }
         let leader = (self.core.term(), self.core.leader());
-        if leader != self.known_leader {
+        let turned = leader != self.known_leader;
+        if turned {
             self.known_leader = leader;
             self.clients.on_leader_change();
             self.changes.on_leader_change();
         }
+        turned
     }
 
     fn end_all(&mut self, error: &RequestError) {

@@ -431,6 +431,9 @@ impl Outgoing {
 
     /// When `poll` has something to do next; zero if that is at once.
     pub fn deadline(&self) -> Option<Time> {
+        if self.queue.is_empty() {
+            return None;
+        }
         let letters = || self.queue.iter().take(UNDER_WAY_LIMIT);
         if self.under_way() < self.window.fragments && letters().any(Letter::has_due) {
             return Some(Time(0));
