@@ -100,8 +100,8 @@
 //!   its term (Ongaro's note of 2015). A voter that comes back without its memory is
 //!   replaced by the leader: one entry takes the old vote away, a second gives one to the
 //!   new life.
-//! - Heartbeats are messages of their own and carry no entries; a commit is told at
-//!   once.
+//! - Heartbeats are messages of their own and carry no entries. A commit is told with the
+//!   next append; where none comes, within a millisecond, and at once to who waits for it.
 //! - Pieces of a snapshot may be lost, repeated and reordered, and a transfer goes on
 //!   with another leader if it has the same snapshot (Raft §7 sends them one by one).
 //! - A leader's own write goes on while its appends travel, and counts when it is done

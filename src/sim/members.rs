@@ -196,17 +196,22 @@ fn is_silent(core: &Core) -> bool {
 fn is_stopped(world: &World, cores: &[&Core]) -> bool {
     let clusters: BTreeSet<_> = cores.iter().filter_map(|core| core.hard().cluster).collect();
     // Of those that vote one at least knows that no majority is left; who is new says whom
-    // it waits for; a learner has nothing to say.
+    // it waits for; a learner has nothing to say, and neither has who was removed and came
+    // back without hearing of it: by its log others are the voters. (Seed 51,109.)
+    let in_force = in_force(world);
+    let counts = |core: &&&Core| {
+        let me = core.me().incarnation;
+        core.may_campaign() && in_force.iter().any(|members| members.is_voter(me))
+    };
     let now = |place: usize| world.running(place).map(|running| running.clock.shows(world.now));
-    let mut voters = cores.iter().filter(|core| core.may_campaign()).peekable();
+    let mut voters = cores.iter().filter(counts).peekable();
     let told = voters.peek().is_none() || voters.any(|core| core.majority_lost().is_some());
     let says = |place: usize| {
         let waits = now(place).is_some_and(|now| cores[place].waiting(now).is_some());
         cores[place].role() != RoleName::Fresh || waits
     };
-    let needed = in_force(world)
-        .iter()
-        .any(|members| lost(members, &world.gone) * 2 >= members.voters().count());
+    let needed =
+        in_force.iter().any(|members| lost(members, &world.gone) * 2 >= members.voters().count());
     needed && clusters.len() == 1 && told && (0..cores.len()).all(says)
 }
 
