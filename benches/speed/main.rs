@@ -7,6 +7,7 @@
 //!   --rounds N      so many times each, in turn (5)
 //!   --secs S        so long each time (2)
 //!   --no-peers      without the crate in benches/peers, which has dependencies of its own
+//!   --plots         no table, but the curves, as benches/plots/*.svg
 //!   --durable DIR   where logs on disk are (a folder below the target folder)
 //! cargo bench --bench speed -- --test load     one measurement, a line of JSON a result
 //! ```
@@ -18,6 +19,7 @@
 mod floor;
 mod measure;
 mod ours;
+mod plots;
 mod table;
 
 use std::error::Error;

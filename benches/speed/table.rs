@@ -9,6 +9,7 @@ use lexopt::prelude::*;
 use serde_json::Value;
 
 use crate::ours::NAME;
+use crate::plots;
 
 /// What is measured, and of whom.
 struct Case {
@@ -79,17 +80,40 @@ const CASES: &[Case] = &[
     case("a million entries read", "ms", "recovery", OURS).durable(),
 ];
 
-struct Wanted {
+pub struct Wanted {
     quick: bool,
+    plots: bool,
     rounds: usize,
-    seconds: f64,
+    pub seconds: f64,
     peers: bool,
-    durable: PathBuf,
+    pub durable: PathBuf,
+}
+
+/// Who measures which system.
+pub struct Programs {
+    own: PathBuf,
+    peers: Option<PathBuf>,
+}
+
+impl Programs {
+    pub fn of(&self, system: &str) -> Option<&Path> {
+        match system {
+            "floor" | NAME => Some(&self.own),
+            _ => self.peers.as_deref(),
+        }
+    }
 }
 
 fn wanted() -> Result<Wanted, lexopt::Error> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("speed");
-    let mut wanted = Wanted { quick: false, rounds: 5, seconds: 2.0, peers: true, durable: target };
+    let mut wanted = Wanted {
+        quick: false,
+        plots: false,
+        rounds: 5,
+        seconds: 2.0,
+        peers: true,
+        durable: target,
+    };
     let mut args = lexopt::Parser::from_env();
     while let Some(arg) = args.next()? {
         match arg {
@@ -97,6 +121,7 @@ fn wanted() -> Result<Wanted, lexopt::Error> {
             Long("quick") => {
                 wanted = Wanted { quick: true, rounds: 1, seconds: 0.4, ..wanted };
             }
+            Long("plots") => wanted.plots = true,
             Long("rounds") => wanted.rounds = args.value()?.parse()?,
             Long("secs") => wanted.seconds = args.value()?.parse()?,
             Long("no-peers") => wanted.peers = false,
@@ -139,18 +164,18 @@ pub fn print() -> Result<(), Box<dyn Error>> {
     let wanted = wanted()?;
     std::fs::create_dir_all(&wanted.durable)?;
     let peers = if wanted.peers { peers() } else { None };
+    let programs = Programs { own: std::env::current_exe()?, peers };
+    if wanted.plots {
+        return plots::draw(&wanted, &programs);
+    }
     let chosen: Vec<&Case> = CASES.iter().filter(|case| case.quick || !wanted.quick).collect();
     let mut seen: BTreeMap<(usize, &str), Vec<f64>> = BTreeMap::new();
     for round in 1..=wanted.rounds {
         for (place, case) in chosen.iter().enumerate() {
             eprint!("\rround {round} of {}: {:30}", wanted.rounds, case.name);
             for system in case.systems {
-                let program = match (*system, &peers) {
-                    ("floor" | NAME, _) => std::env::current_exe()?,
-                    (_, Some(peers)) => peers.clone(),
-                    (_, None) => continue,
-                };
-                match run(&program, case, system, &wanted) {
+                let Some(program) = programs.of(system) else { continue };
+                match run(program, case, system, &wanted) {
                     Ok(found) => seen.entry((place, system)).or_default().extend(found),
                     Err(error) => eprintln!("\n{}, {system}: {error}", case.name),
                 }

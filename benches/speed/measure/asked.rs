@@ -16,6 +16,7 @@ pub enum Test {
     Mem,
     CatchUp,
     Recovery,
+    Growth,
 }
 
 /// One measurement, or several of a kind.
@@ -91,9 +92,12 @@ fn test_named(name: &str) -> Result<Test, String> {
         "mem" => Test::Mem,
         "catchup" => Test::CatchUp,
         "recovery" => Test::Recovery,
+        "growth" => Test::Growth,
         _ => {
-            return Err("there are load, threads, queries, failover, idle, mem, catchup, recovery"
-                .to_string());
+            return Err(
+                "there are load, threads, queries, failover, idle, mem, catchup, recovery, growth"
+                    .to_string(),
+            );
         }
     })
 }

@@ -10,6 +10,7 @@
 //! --test mem        how much --entries of --size bytes take (1000000)
 //! --test catchup    a node was away while so many were committed
 //! --test recovery   so many are read back from the disk
+//! --test growth     one client, again and again while the log grows to --entries
 //!   --snapshots     of logs that are compacted (mem, recovery)
 //!   --secs S        so long each (5)
 //!   --size N,N      bytes of a value (64)

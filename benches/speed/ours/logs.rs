@@ -6,6 +6,7 @@ use std::time::Instant;
 use kontiki::RaftNode;
 use serde_json::{Value, json};
 
+use super::loads::Commands;
 use super::{Cluster, NAME, value};
 use crate::measure::{self, Asked};
 
@@ -58,6 +59,25 @@ pub fn memory(asked: &Asked) -> Result<(), Box<dyn Error>> {
         "bytes_per_entry_node": (each * 10.0).round() / 10.0,
     });
     measure::line(NAME, "mem", &rest);
+    Ok(())
+}
+
+/// How long one client waits, with ever more in the log.
+pub fn growth(asked: &Asked) -> Result<(), Box<dyn Error>> {
+    let size = asked.size[0];
+    let cluster = Cluster::start(asked.nodes, asked.durable.as_deref(), &keys(asked))?;
+    let node = &cluster.nodes[cluster.leader(None)?];
+    let mut last = 0;
+    for step in [1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000] {
+        if step > asked.entries {
+            break;
+        }
+        last = fill(node, step.saturating_sub(last).max(1), size)?;
+        let sample = measure::closed_loop(&mut Commands::new(node, size), 1, asked.seconds);
+        let us = |percent| sample.percentile(percent).as_nanos() as f64 / 1e3;
+        let rest = json!({"entries": last, "size": size, "p50_us": us(50.0), "p99_us": us(99.0)});
+        measure::line(NAME, "growth", &rest);
+    }
     Ok(())
 }
 

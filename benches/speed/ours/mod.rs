@@ -111,5 +111,6 @@ pub fn measure(asked: &Asked) -> Result<(), Box<dyn Error>> {
         Test::CatchUp => deaths::catch_up(asked),
         Test::Mem => logs::memory(asked),
         Test::Recovery => logs::recovery(asked),
+        Test::Growth => logs::growth(asked),
     }
 }
