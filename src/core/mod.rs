@@ -331,6 +331,7 @@ impl Core {
     /// A write is done, and all before it.
     pub fn written(&mut self, number: WriteNumber, now: Time) {
         self.durability.complete(number, now);
+        self.watch_disk(now);
         self.count_own_vote(now);
         self.advance_commit(now);
         self.settle();
