@@ -8,7 +8,7 @@
 //!   --secs S        so long each time (2)
 //!   --no-peers      without the crate in benches/peers, which has dependencies of its own
 //!   --plots         no table, but the curves, as benches/plots/*.svg
-//!   --durable DIR   where logs on disk are (a folder below the target folder)
+//!   --durable DIR   below which logs on disk are, while they are (the target folder)
 //! cargo bench --bench speed -- --test load     one measurement, a line of JSON a result
 //! ```
 //!
@@ -20,11 +20,13 @@ mod floor;
 mod measure;
 mod ours;
 mod plots;
+mod scratch;
 mod table;
 
 use std::error::Error;
 
 use measure::{Asked, Test, closed_loop, many_threads};
+use scratch::Scratch;
 
 fn main() -> Result<(), Box<dyn Error>> {
     match Asked::parse(lexopt::Parser::from_env()) {
@@ -47,7 +49,9 @@ fn one(asked: &Asked) -> Result<(), Box<dyn Error>> {
 
 fn floor_loads(asked: &Asked) -> Result<(), Box<dyn Error>> {
     for &size in &asked.size {
-        let floor = floor::Floor::start(asked.nodes - 1, size, asked.durable.as_deref());
+        let scratch = asked.durable.as_deref().map(Scratch::below).transpose()?;
+        let folder = scratch.as_ref().map(Scratch::path);
+        let floor = floor::Floor::start(asked.nodes - 1, size, folder);
         for &k in &asked.k {
             let (name, sample) = match asked.test {
                 Test::Load => ("load", closed_loop(&mut floor.client(), k, asked.seconds)),

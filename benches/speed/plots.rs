@@ -3,12 +3,11 @@
 use std::error::Error;
 use std::fmt::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
 
-use crate::ours::NAME;
-use crate::table::{Programs, Wanted};
+use crate::table::{ALL, Programs, Wanted, lines_of};
 
 /// One system's points.
 struct Curve {
@@ -46,9 +45,7 @@ pub fn draw(wanted: &Wanted, programs: &Programs) -> Result<(), Box<dyn Error>> 
 }
 
 fn lines(program: &Path, args: &[&str]) -> Result<Vec<Value>, Box<dyn Error>> {
-    let output = Command::new(program).args(args).stderr(Stdio::null()).output()?;
-    let text = String::from_utf8(output.stdout)?;
-    Ok(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
+    lines_of(Command::new(program).args(args))
 }
 
 /// The points of the lines by two of their fields.
@@ -59,9 +56,7 @@ fn points(lines: &[Value], x: &str, y: &str) -> Vec<(f64, f64)> {
 fn outstanding(wanted: &Wanted, programs: &Programs) -> Result<Plot, Box<dyn Error>> {
     let seconds = wanted.seconds.to_string();
     let mut curves = Vec::new();
-    let systems =
-        [NAME, "floor", "openraft/tcp", "raft-rs/udp", "openraft/memory", "raft-rs/channels"];
-    for system in systems {
+    for &system in ALL {
         let Some(program) = programs.of(system) else { continue };
         let k = "1,4,16,64,256,1024,4096,16384";
         let args = ["--peer", system, "--test", "load", "--secs", &seconds, "--k", k];

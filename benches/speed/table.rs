@@ -11,11 +11,10 @@ use serde_json::Value;
 use crate::ours::NAME;
 use crate::plots;
 
-/// What is measured, and of whom.
+/// What is measured in one go, and of whom.
 struct Case {
-    name: &'static str,
-    /// Which field of the lines, and whether less is better.
-    field: &'static str,
+    /// What is said of it: a name, and a field of the lines.
+    rows: &'static [(&'static str, &'static str)],
     args: &'static str,
     /// On one core only.
     pinned: bool,
@@ -25,19 +24,18 @@ struct Case {
 }
 
 const FLOOR: &[&str] = &["floor", NAME];
-const ALL: &[&str] =
+/// All systems.
+pub const ALL: &[&str] =
     &["floor", NAME, "openraft/tcp", "raft-rs/udp", "openraft/memory", "raft-rs/channels"];
-const ALL_BUT_FLOOR: &[&str] =
-    &[NAME, "openraft/tcp", "raft-rs/udp", "openraft/memory", "raft-rs/channels"];
+const ALL_BUT_FLOOR: &[&str] = ALL.split_at(1).1;
 const OURS: &[&str] = &[NAME];
 
 const fn case(
-    name: &'static str,
-    field: &'static str,
+    rows: &'static [(&'static str, &'static str)],
     args: &'static str,
     systems: &'static [&'static str],
 ) -> Case {
-    Case { name, field, args, pinned: false, durable: false, systems, quick: false }
+    Case { rows, args, pinned: false, durable: false, systems, quick: false }
 }
 
 impl Case {
@@ -55,29 +53,38 @@ impl Case {
 }
 
 const CASES: &[Case] = &[
-    case("one client, one core", "p50_us", "load --k 1", ALL).pinned().quick(),
-    case("one client", "p50_us", "load --k 1", ALL).quick(),
-    case("one client, 99 % within", "p99_us", "load --k 1", ALL),
-    case("64 outstanding", "per_s", "load --k 64", ALL).quick(),
-    case("1,024 outstanding", "per_s", "load --k 1024", ALL).quick(),
-    case("16,384 outstanding", "per_s", "load --k 16384", ALL),
-    case("1,024 of 1 KB", "per_s", "load --k 1024 --size 1024", ALL).quick(),
-    case("64 threads that wait", "per_s", "threads --k 64", ALL).quick(),
-    case("five nodes, 1,024", "per_s", "load --k 1024 --nodes 5", FLOOR),
-    case("nine nodes, 1,024", "per_s", "load --k 1024 --nodes 9", FLOOR),
-    case("queries, one", "p50_us", "queries --k 1", OURS),
-    case("queries, 1,024", "per_s", "queries --k 1024", OURS),
-    case("on disk, one client", "p50_us", "load --k 1", FLOOR).durable().quick(),
-    case("on disk, 64", "per_s", "load --k 64", FLOOR).durable().quick(),
-    case("on disk, 1,024", "per_s", "load --k 1024", FLOOR).durable().quick(),
-    case("CPU a commit, 1,024", "cpu_us_per_commit", "load --k 1024", ALL),
-    case("leader dies: next commit", "ms", "failover", ALL_BUT_FLOOR),
-    case("idle, of a core", "cpu_pct", "idle", ALL_BUT_FLOOR),
-    case("idle, packets a second", "lo_packets_per_s", "idle", ALL_BUT_FLOOR),
-    case("idle, memory", "rss_kb", "idle", ALL_BUT_FLOOR),
-    case("an entry of 64 B, a node", "bytes_per_entry_node", "mem", ALL_BUT_FLOOR),
-    case("behind by 100,000: caught up", "ms", "catchup --entries 100000", OURS),
-    case("a million entries read", "ms", "recovery", OURS).durable(),
+    case(&[("one client, one core", "p50_us")], "load --k 1", ALL).pinned().quick(),
+    case(&[("one client", "p50_us"), ("    99 % within", "p99_us")], "load --k 1", ALL).quick(),
+    case(&[("64 outstanding", "per_s")], "load --k 64", ALL).quick(),
+    case(
+        &[("1,024 outstanding", "per_s"), ("    CPU a commit", "cpu_us_per_commit")],
+        "load --k 1024",
+        ALL,
+    )
+    .quick(),
+    case(&[("16,384 outstanding", "per_s")], "load --k 16384", ALL),
+    case(&[("1,024 of 1 KB", "per_s")], "load --k 1024 --size 1024", ALL).quick(),
+    case(&[("64 threads that wait", "per_s")], "threads --k 64", ALL).quick(),
+    case(&[("five nodes, 1,024", "per_s")], "load --k 1024 --nodes 5", FLOOR),
+    case(&[("nine nodes, 1,024", "per_s")], "load --k 1024 --nodes 9", FLOOR),
+    case(&[("queries, one", "p50_us")], "queries --k 1", OURS),
+    case(&[("queries, 1,024", "per_s")], "queries --k 1024", OURS),
+    case(&[("on disk, one client", "p50_us")], "load --k 1", FLOOR).durable().quick(),
+    case(&[("on disk, 64", "per_s")], "load --k 64", FLOOR).durable().quick(),
+    case(&[("on disk, 1,024", "per_s")], "load --k 1024", FLOOR).durable().quick(),
+    case(&[("leader dies: next commit", "ms")], "failover", ALL_BUT_FLOOR),
+    case(
+        &[
+            ("idle, of a core", "cpu_pct"),
+            ("    packets a second", "lo_packets_per_s"),
+            ("    memory", "rss_kb"),
+        ],
+        "idle",
+        ALL_BUT_FLOOR,
+    ),
+    case(&[("an entry of 64 B, a node", "bytes_per_entry_node")], "mem", ALL_BUT_FLOOR),
+    case(&[("behind by 100,000: caught up", "ms")], "catchup --entries 100000", OURS),
+    case(&[("a million entries read", "ms")], "recovery", OURS).durable(),
 ];
 
 pub struct Wanted {
@@ -105,7 +112,7 @@ impl Programs {
 }
 
 fn wanted() -> Result<Wanted, lexopt::Error> {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("speed");
+    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let mut wanted = Wanted {
         quick: false,
         plots: false,
@@ -156,40 +163,54 @@ type Figures = (f64, f64, f64);
 
 fn figures(mut seen: Vec<f64>) -> Option<Figures> {
     seen.sort_by(f64::total_cmp);
-    Some((*seen.get(seen.len() / 2)?, *seen.first()?, *seen.last()?))
+    let middle = seen.len() / 2;
+    let median = match seen.len() % 2 {
+        0 => (seen.get(middle)? + seen.get(middle.checked_sub(1)?)?) / 2.0,
+        _ => *seen.get(middle)?,
+    };
+    Some((median, *seen.first()?, *seen.last()?))
 }
+
+/// What was seen, by field of a case and by system.
+type Seen = BTreeMap<(usize, &'static str, &'static str), Vec<f64>>;
 
 /// Measures, and prints the table.
 pub fn print() -> Result<(), Box<dyn Error>> {
     let wanted = wanted()?;
-    std::fs::create_dir_all(&wanted.durable)?;
     let peers = if wanted.peers { peers() } else { None };
     let programs = Programs { own: std::env::current_exe()?, peers };
     if wanted.plots {
         return plots::draw(&wanted, &programs);
     }
     let chosen: Vec<&Case> = CASES.iter().filter(|case| case.quick || !wanted.quick).collect();
-    let mut seen: BTreeMap<(usize, &str), Vec<f64>> = BTreeMap::new();
+    let mut seen = Seen::new();
     for round in 1..=wanted.rounds {
         for (place, case) in chosen.iter().enumerate() {
-            eprint!("\rround {round} of {}: {:30}", wanted.rounds, case.name);
-            for system in case.systems {
+            eprint!("\rround {round} of {}: {:30}", wanted.rounds, case.rows[0].0);
+            for &system in case.systems {
                 let Some(program) = programs.of(system) else { continue };
-                match run(program, case, system, &wanted) {
-                    Ok(found) => seen.entry((place, system)).or_default().extend(found),
-                    Err(error) => eprintln!("\n{}, {system}: {error}", case.name),
+                let lines = match run(program, case, system, &wanted) {
+                    Ok(lines) => lines,
+                    Err(error) => {
+                        eprintln!("\n{}, {system}: {error}", case.rows[0].0);
+                        continue;
+                    }
+                };
+                for &(_, field) in case.rows {
+                    let found = lines.iter().filter_map(|line| line[field].as_f64());
+                    seen.entry((place, field, system)).or_default().extend(found);
                 }
             }
         }
     }
     eprintln!();
-    let seen: BTreeMap<_, Figures> =
-        seen.into_iter().filter_map(|(of, seen)| Some((of, figures(seen)?))).collect();
+    let of = |place, field, system| figures(seen.get(&(place, field, system))?.clone());
     for (place, case) in chosen.iter().enumerate() {
-        print_case(place, case, &seen);
+        for &(name, field) in case.rows {
+            print_row(name, field, case.systems, |system| of(place, field, system));
+        }
     }
     print!("{UNALIKE}");
-    let _ = std::fs::remove_dir_all(&wanted.durable);
     Ok(())
 }
 
@@ -211,7 +232,7 @@ fn run(
     case: &Case,
     system: &str,
     wanted: &Wanted,
-) -> Result<Vec<f64>, Box<dyn Error>> {
+) -> Result<Vec<Value>, Box<dyn Error>> {
     let mut command = match case.pinned {
         true => {
             let mut taskset = Command::new("taskset");
@@ -227,22 +248,28 @@ fn run(
     if case.durable {
         command.arg("--durable").arg(&wanted.durable);
     }
-    let output = command.stderr(Stdio::null()).output()?;
-    let text = String::from_utf8(output.stdout)?;
-    let mut found = Vec::new();
-    for line in text.lines() {
-        let line: Value = serde_json::from_str(line)?;
-        found.extend(line[case.field].as_f64());
-    }
-    if found.is_empty() {
-        return Err(format!("no result: {}", output.status).into());
-    }
-    Ok(found)
+    lines_of(&mut command)
 }
 
-fn print_case(place: usize, case: &Case, seen: &BTreeMap<(usize, &str), Figures>) {
-    let Some((ours, least, most)) = seen.get(&(place, NAME)) else { return };
-    let unit = match case.field {
+/// What a measurement prints.
+pub fn lines_of(command: &mut Command) -> Result<Vec<Value>, Box<dyn Error>> {
+    let output = command.stderr(Stdio::null()).output()?;
+    let text = String::from_utf8(output.stdout)?;
+    let lines: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    match lines.is_empty() || !output.status.success() {
+        true => Err(format!("no result: {}", output.status).into()),
+        false => Ok(lines),
+    }
+}
+
+fn print_row(
+    name: &str,
+    field: &str,
+    systems: &[&'static str],
+    figures: impl Fn(&'static str) -> Option<Figures>,
+) {
+    let Some((ours, least, most)) = figures(NAME) else { return };
+    let unit = match field {
         "p50_us" | "p99_us" | "cpu_us_per_commit" => "us",
         "per_s" => "/s",
         "cpu_pct" => "%",
@@ -253,13 +280,13 @@ fn print_case(place: usize, case: &Case, seen: &BTreeMap<(usize, &str), Figures>
     };
     println!(
         "{:30} {:>10} {unit:2}  {:20}",
-        case.name,
-        short(*ours),
-        format!("({} to {})", short(*least), short(*most))
+        name,
+        short(ours),
+        format!("({} to {})", short(least), short(most))
     );
-    for system in case.systems.iter().filter(|system| **system != NAME) {
-        if let Some((theirs, ..)) = seen.get(&(place, *system)) {
-            println!("    {system:26} {:>10} {unit:2}  x {:.2}", short(*theirs), ours / theirs);
+    for &system in systems.iter().filter(|system| **system != NAME) {
+        if let Some((theirs, ..)) = figures(system) {
+            println!("    {system:26} {:>10} {unit:2}  x {:.2}", short(theirs), ours / theirs);
         }
     }
 }

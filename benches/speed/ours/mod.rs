@@ -13,6 +13,7 @@ use kontiki::{Config, RaftNode};
 use serde_json::{Map, Value, json};
 
 use crate::measure::{self, Asked, Test};
+use crate::scratch::Scratch;
 
 pub const NAME: &str = "kontiki/udp";
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -21,6 +22,8 @@ pub struct Cluster {
     pub nodes: Vec<RaftNode>,
     names: Vec<String>,
     config: Config,
+    /// Goes when the nodes have let go of it.
+    _scratch: Option<Scratch>,
 }
 
 impl Cluster {
@@ -41,11 +44,9 @@ impl Cluster {
         }
         drop(held);
         let mut file = json!({"nodes": members, "request_timeout_ms": 60_000});
-        if let Some(folder) = durable {
-            // Each cluster begins with an empty folder.
-            let folder = folder.join(format!("kontiki-{}", std::process::id()));
-            let _ = std::fs::remove_dir_all(&folder);
-            file["data_dir"] = json!(folder);
+        let scratch = durable.map(Scratch::below).transpose()?;
+        if let Some(scratch) = &scratch {
+            file["data_dir"] = json!(scratch.path());
         }
         for (key, value) in keys.as_object().into_iter().flatten() {
             file[key] = value.clone();
@@ -57,7 +58,7 @@ impl Cluster {
             node.start()?;
         }
         nodes[0].client_request(json!("the first"))?.wait()?;
-        Ok(Cluster { nodes, names, config })
+        Ok(Cluster { nodes, names, config, _scratch: scratch })
     }
 
     /// Who leads, as the first node knows that is not `but`.
