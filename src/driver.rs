@@ -562,3 +562,41 @@ pub(crate) fn engine_setup(config: &Config, name: &str) -> Result<engine::Setup,
         },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::Mutex;
+    use std::task::{Context, Wake, Waker};
+
+    use super::*;
+    use crate::shared::Gauge;
+
+    struct Woken(usize, Arc<Mutex<Vec<usize>>>);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.1.lock().expect("a lock").push(self.0);
+        }
+    }
+
+    /// A client with many requests waits for the oldest: when it is woken, the others are
+    /// answered, and it is not woken for each.
+    #[test]
+    fn the_oldest_is_answered_last() {
+        let (gauge, woken) = (Arc::<Gauge>::default(), Arc::<Mutex<Vec<usize>>>::default());
+        let mut output = Output::default();
+        let mut waiting = Vec::new();
+        for number in 0..3 {
+            let (sender, mut receiver) = oneshot::async_channel();
+            let ticket = Ticket::take(&gauge, 0, sender).expect("there is room");
+            let waker = Waker::from(Arc::new(Woken(number, woken.clone())));
+            let polled = Pin::new(&mut receiver).poll(&mut Context::from_waker(&waker));
+            assert!(polled.is_pending());
+            output.answers.push((ticket, Err(RequestError::Stopped)));
+            waiting.push(receiver);
+        }
+        answer(&mut output);
+        assert_eq!(*woken.lock().expect("a lock"), [2, 1, 0]);
+    }
+}

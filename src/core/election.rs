@@ -60,9 +60,18 @@ impl Core {
     /// For how long a write has been under way, in microseconds, if that is so long
     /// that this node is of no use as a leader.
     pub fn disk_hangs(&self, now: Time) -> Option<u64> {
-        let patience = (self.setup.election_timeout.1 * DISK_PATIENCE).min(DISK_PATIENCE_MOST);
         let waits = now.since(self.durability.waiting_since()?);
-        (waits > patience).then_some(waits)
+        (waits > self.disk_patience()).then_some(waits)
+    }
+
+    fn disk_patience(&self) -> u64 {
+        (self.setup.election_timeout.1 * DISK_PATIENCE).min(DISK_PATIENCE_MOST)
+    }
+
+    /// When it is to be said that the disk hangs, unless it has finished by then.
+    pub(super) fn disk_deadline(&self) -> Option<Time> {
+        let since = self.durability.waiting_since().filter(|_| !self.hanging)?;
+        Some(since.plus(self.disk_patience() + 1))
     }
 
     /// Says so once, and once that it is over.

@@ -7,7 +7,7 @@ use super::lives::{Asker, Founding, Heard, Own, Says};
 use super::membership::{Member, Membership};
 use super::message::{Envelope, Found, Hello, Introduction, Message};
 use super::state::{Refused, Role};
-use super::types::{ClusterId, Entry, Index, Life, Payload, Term, Time};
+use super::types::{ClusterId, Entry, Incarnation, Index, Life, Payload, Term, Time};
 
 /// A node that waits says so this often, in microseconds.
 const WAITING_NOTE: u64 = 3_000_000;
@@ -72,7 +72,7 @@ impl Core {
         if let Some(index) = self.parted(from.incarnation) {
             self.tell_removed(from, index);
         } else if !says.foreign && echoed {
-            self.introduce_members(from, hello.members);
+            self.introduce_members(from.incarnation, hello.members);
         }
         self.try_found(now);
         // Last: with the members the peers change, and their places.
@@ -103,13 +103,12 @@ impl Core {
     }
 
     /// Who knows older members than this node is told of the newer ones.
-    fn introduce_members(&mut self, to: Life, known: Index) {
+    fn introduce_members(&mut self, to: Incarnation, known: Index) {
         let Some((index, members)) = self.configurations.at(self.commit_index) else { return };
-        let peer = self.lives.by_incarnation(to.incarnation);
-        if *index > known && peer.is_some_and(|peer| peer.believed == Some(to)) {
+        if *index > known {
             let members = Membership { former: Vec::new(), ..members.clone() };
             let told = Introduction { index: *index, members };
-            self.send(to.incarnation, Message::Introduction(told));
+            self.send(to, Message::Introduction(told));
         }
     }
 

@@ -362,6 +362,7 @@ impl Core {
         }
         let fresh = self.hard.cluster.is_none();
         deadline = deadline.min(self.lives.deadline(self.asker()).unwrap_or(deadline));
+        deadline = deadline.min(self.disk_deadline().unwrap_or(deadline));
         deadline = match fresh {
             true => deadline.min(self.waiting_note_at),
             false => deadline.min(self.differences_at.unwrap_or(deadline)),

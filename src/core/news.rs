@@ -2,8 +2,8 @@
 //!
 //! Each append takes the commit index along, so under load nothing is sent for it. What
 //! no append has taken is told by itself: at once to a member that waits for it, because
-//! it asked for the entry or reads at it, or because the entry says who leads, who is a
-//! member or who is up; to others a little later, because the next append may take it
+//! it asked for the entry, or because the entry says who leads, who is a member or who is
+//! up (who reads hears of it by the round that its read takes); to others a little later, because the next append may take it
 //! after all, and the datagram and the wake at its other end are saved then.
 
 use super::types::{Index, Time};

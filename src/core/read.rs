@@ -130,7 +130,6 @@ impl Core {
                         let peer = self.lives.by_incarnation(from.incarnation);
                         if peer.is_some_and(|peer| peer.believed == Some(from)) {
                             self.send(from.incarnation, reply);
-                            self.await_commit(from.incarnation, index);
                         }
                     }
                 }

@@ -45,14 +45,12 @@ impl Core {
     /// The leader appends in its own term.
     pub(super) fn append_own(&mut self, payload: Payload) -> Index {
         let entry = Entry { term: self.hard.term, payload };
+        let size = entry.size_bytes();
         let is_own = !matches!(entry.payload, Payload::Client(_));
-        if let Role::Leader(leader) = &mut self.role {
-            leader.unsettled_bytes += entry.size_bytes();
-        }
         let index = self.append_to_log(entry);
-        if let Role::Leader(leader) = &mut self.role
-            && is_own
-        {
+        let Role::Leader(leader) = &mut self.role else { return index };
+        leader.unsettled_bytes += size;
+        if is_own {
             // Who leads, who is a member, who is up: everybody waits for that.
             for progress in leader.progress.values_mut() {
                 progress.news.await_commit(index);

@@ -309,9 +309,7 @@ impl Writer<'_> {
         if self.begun.as_ref() == Some(header) && self.frame.push(part) {
             return;
         }
-        self.seal(buffers, output);
-        self.frame.begin(header, self.capacity);
-        *self.begun = Some(*header);
+        self.begin(header, buffers, output);
         let fits = self.frame.push(part);
         assert!(fits, "a part of {} bytes does not fit an empty frame", part.len());
     }
@@ -327,15 +325,20 @@ impl Writer<'_> {
         output: &mut Output<T>,
     ) -> bool {
         if self.begun.as_ref() != Some(header) {
-            self.seal(buffers, output);
-            self.frame.begin(header, self.capacity);
-            *self.begun = Some(*header);
+            self.begin(header, buffers, output);
         }
         let fits = self.frame.write(spill, write);
         if self.frame.is_empty() {
             *self.begun = None;
         }
         fits
+    }
+
+    /// Begins a frame, behind the one that was written.
+    fn begin<T>(&mut self, header: &Header, buffers: &mut Vec<Vec<u8>>, output: &mut Output<T>) {
+        self.seal(buffers, output);
+        self.frame.begin(header, self.capacity);
+        *self.begun = Some(*header);
     }
 
     fn seal<T>(&mut self, buffers: &mut Vec<Vec<u8>>, output: &mut Output<T>) {
@@ -395,5 +398,39 @@ fn deliver(header: &Header, message: Message, core: &mut Core, counts: &mut Coun
     let Header { cluster, from, to } = *header;
     if let Err(refused) = core.receive(Envelope { cluster, from, to, message }, now) {
         counts.drop_message(refused);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::membership::{Member, Membership, Standing};
+    use crate::core::message::Introduction;
+    use crate::core::types::{ClusterId, Incarnation, Index, Run};
+
+    /// Members that no datagram of a network holds, until no fragment more may leave: no
+    /// frame is begun then that nothing is in.
+    #[test]
+    fn a_long_message_that_finds_no_room_leaves_no_empty_frame() {
+        let [here, there] = ["10.0.0.1:1", "10.0.0.2:1"].map(|at| at.parse().expect("an address"));
+        let life = |number| Life { incarnation: Incarnation(number), run: Run(number) };
+        let member = |number: u64| Member {
+            name: format!("{number:060}"),
+            address: there,
+            incarnation: Some(Incarnation(number)),
+            standing: Standing::Learner,
+        };
+        let cluster = ClusterId(1);
+        let members = Membership::new(cluster, (1..=100).map(member).collect());
+        let told = Message::Introduction(Introduction { index: Index(1), members });
+        let envelope = Envelope { cluster, from: life(1), to: life(2), message: told };
+        let mut links = Links::new(here);
+        let mut output = Output::<()>::default();
+        for _ in 0..100 {
+            let post = Post { address: there, envelope: envelope.clone() };
+            links.send(post, &mut output, Time(0));
+            links.links[0].seal(&mut links.buffers, &mut output);
+        }
+        assert!((1..100).contains(&output.datagrams.len()), "{}", output.datagrams.len());
     }
 }

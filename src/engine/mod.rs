@@ -249,11 +249,12 @@ impl<T> Engine<T> {
                 self.clients.answer(ticket, answer);
             }
             self.core.flush(now, &mut self.effects);
-            // What is told decides nothing: a node goes the same way unheard.
+            // What is told decides nothing: a node goes the same way unheard. Another leader
+            // is heard of in a turn that writes its term, or after one that knew of none.
             let more = self.effects.asks_for_more();
-            let turned = self.carry_out(output, now);
+            self.carry_out(output, now);
             let applied = self.apply(output);
-            if !more && !turned && !applied {
+            if !more && !applied {
                 break;
             }
         }
@@ -267,9 +268,8 @@ impl<T> Engine<T> {
         self.clients.drain_answers(&mut output.answers);
     }
 
-    /// Sends before it writes: the followers' work and the own overlap. Says whether
-    /// another leader is known.
-    fn carry_out(&mut self, output: &mut Output<T>, now: Time) -> bool {
+    /// Sends before it writes: the followers' work and the own overlap.
+    fn carry_out(&mut self, output: &mut Output<T>, now: Time) {
         output.notes.append(&mut self.effects.notes);
         for outgoing in self.effects.sends.drain(..) {
             self.links.send(outgoing, output, now);
@@ -299,13 +299,11 @@ impl<T> Engine<T> {
             self.install(id, data);
         }
         let leader = (self.core.term(), self.core.leader());
-        let turned = leader != self.known_leader;
-        if turned {
+        if leader != self.known_leader {
             self.known_leader = leader;
             self.clients.on_leader_change();
             self.changes.on_leader_change();
         }
-        turned
     }
 
     fn end_all(&mut self, error: &RequestError) {

@@ -150,14 +150,15 @@ impl FrameWriter {
             self.buffer.truncate(start);
             return false;
         }
-        let mut lengths = [0; LENGTH_BYTES];
-        let taken = varint_len(length as u64);
-        for (at, byte) in lengths[..taken].iter_mut().enumerate() {
-            let more = if at + 1 < taken { 0x80 } else { 0 };
-            *byte = (length >> (7 * at)) as u8 & 0x7f | more;
+        // The length goes in front, in as many bytes as it takes; a long part, which all
+        // of this is for, stays where it is.
+        let end = self.buffer.len();
+        put_varint(&mut self.buffer, length as u64);
+        let taken = self.buffer.len() - end;
+        self.buffer.copy_within(end.., start);
+        if taken < LENGTH_BYTES {
+            self.buffer.copy_within(part..end, start + taken);
         }
-        self.buffer[start..start + taken].copy_from_slice(&lengths[..taken]);
-        self.buffer.copy_within(part.., start + taken);
         self.buffer.truncate(start + taken + length);
         self.parts += 1;
         true

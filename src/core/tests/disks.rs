@@ -1,8 +1,8 @@
 //! Disks that are slow, and disks that hang.
 
-use super::super::effect::RoleName;
-use super::super::message::Message;
-use super::super::types::Index;
+use super::super::effect::{Effects, Note, RoleName};
+use super::super::message::{Envelope, Heartbeat, Message};
+use super::super::types::{Index, Time, WriteNumber};
 use super::world::{Faults, Flight, MS, Plan, World};
 
 /// A write that takes longer than this hangs: five of the longest election timeouts.
@@ -100,4 +100,51 @@ fn a_slow_disk_does_not_hang() {
     world.run_until(2_000 * MS, "the last write", World::is_settled);
     assert_eq!((world.leaders(), world.core(leader).term()), (vec![leader], term));
     assert_eq!(world.core(leader).log().last_index(), Index(52));
+}
+
+/// Who follows hears its leader, so nothing else is ever due: that its disk hangs is told
+/// all the same, once, and that it has finished as soon as it has. Here a turn ticks only
+/// when something was due before it.
+#[test]
+fn a_disk_that_hangs_is_told_of_by_who_follows() {
+    let mut world = World::founded(Plan::voters(3));
+    let leader = world.leaders()[0];
+    let follower = (leader + 1) % 3;
+    world.nodes[follower].holds_writes = true;
+    world.propose(leader, "one");
+    world.run_for(10 * MS);
+    let (from, cluster) = (world.core(leader).me(), world.core(leader).hard().cluster);
+    let mut core = world.nodes[follower].core.take().expect("it runs");
+    let mut effects = Effects::default();
+    let mut warnings: Vec<(Time, String)> = Vec::new();
+    let mut now = world.clock(follower);
+    let hangs_at = now.plus(PATIENCE);
+    for seq in 1_000..1_100 {
+        let due = core.deadline();
+        now = now.plus(30 * MS);
+        let beat = Heartbeat { term: core.term(), seq, leader_commit: Index(0), quorum_age_us: 0 };
+        let (to, message) = (core.me(), Message::Heartbeat(beat));
+        let cluster = cluster.expect("it was founded");
+        core.receive(Envelope { cluster, from, to, message }, now).expect("it is taken");
+        if now >= due {
+            core.tick(now);
+        }
+        core.flush(now, &mut effects);
+        warnings.extend(said(&effects).map(|text| (now, text)));
+    }
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].1.contains("its disk has not finished"), "{warnings:?}");
+    // The write was under way for up to 10 ms before, and a heartbeat wakes it.
+    assert!(warnings[0].0 <= hangs_at.plus(30 * MS), "{warnings:?}, for {hangs_at:?}");
+    // Its last write, and all before it.
+    core.written(WriteNumber(2), now);
+    core.flush(now, &mut effects);
+    assert!(said(&effects).any(|text| text.contains("its disk has finished")));
+}
+
+fn said(effects: &Effects) -> impl Iterator<Item = String> {
+    effects.notes.iter().filter_map(|told| match &told.note {
+        Note::Warning(text) => Some(text.clone()),
+        _ => None,
+    })
 }
