@@ -30,7 +30,7 @@ const LEFT: f64 = 80.0;
 const RIGHT: f64 = 170.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 50.0;
-const COLOURS: [&str; 6] = ["#d62728", "#7f7f7f", "#1f77b4", "#2ca02c", "#17becf", "#9467bd"];
+const COLOURS: [&str; 6] = ["#7f7f7f", "#d62728", "#1f77b4", "#2ca02c", "#17becf", "#9467bd"];
 
 /// Measures and draws all of them.
 pub fn draw(wanted: &Wanted, programs: &Programs) -> Result<(), Box<dyn Error>> {
