@@ -31,6 +31,7 @@ use crate::error::{BoxError, Error};
 use crate::event::{Event, Hub};
 use crate::machine::StateMachine;
 use crate::machine::sealed::IntoMachine;
+use crate::secret::Secrets;
 
 pub(crate) use self::check::{address_problem, name_problem};
 
@@ -65,6 +66,8 @@ pub(crate) use self::check::{address_problem, name_problem};
 /// | `nodes.*.port` | must be given | its UDP port, 1 to 65535, as a number or as text |
 /// | `nodes.*.role` | `"voter"` | `"voter"`, of which there are 1 to 9, or `"learner"`, which receives the log and does not count |
 /// | `data_dir` | none | the directory in which nodes keep their log and snapshots, each in one of its own that is called as the node is: `<data_dir>/<name>/`; a path, not empty |
+/// | `secret_file` | none | a file with the secret that all nodes share, by which each datagram is sealed: 32 bytes as hex or base64 on a line of their own, readable for its owner alone; it is read at each start of a node |
+/// | `secret` | none | the same here in the config, as text, for tests; not both |
 /// | `heartbeat_ms` | 30 | how often a leader shows that it lives; 1 to 60000 ms |
 /// | `election_timeout_ms` | `[150, 300]` | from and up to how long a node waits for its leader before it campaigns; at least two heartbeats, at least one heartbeat apart, at most 600000 ms |
 /// | `failure_timeout_ms` | 200, or six heartbeats if that is more | a member that is silent for so long is agreed to be down ([`Member::verdict`](crate::Member::verdict)); well above the time that a datagram takes there and back, at least 20 ms and four heartbeats, at most 600000 ms |
@@ -125,6 +128,8 @@ pub(crate) struct Settings {
     /// The directory in which each node has one of its own, by its name: an absolute
     /// path. `None`: nodes are volatile. With it, every name is good as a directory's.
     pub(crate) data_dir: Option<PathBuf>,
+    /// By what datagrams are sealed. `None`: they are not.
+    pub(crate) secret: Option<SecretFrom>,
     /// How often a leader shows that it lives, in microseconds.
     pub(crate) heartbeat_us: u64,
     /// From and up to how long to wait for a leader, in microseconds.
@@ -139,6 +144,15 @@ pub(crate) struct Settings {
     pub(crate) max_value_bytes: usize,
     /// Whether a majority may found the cluster; else all voters must be there.
     pub(crate) founding_by_majority: bool,
+}
+
+/// Where the cluster's secret comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SecretFrom {
+    /// It stands in the config itself.
+    Config(Secrets),
+    /// The file at this absolute path holds it, whenever a node starts.
+    File(PathBuf),
 }
 
 /// One node of the file.
@@ -205,13 +219,18 @@ impl Config {
         let Value::Object(given) = keys else {
             return Err(check::not_an_object("the keys", &keys));
         };
-        let moved = given.contains_key("data_dir");
+        let moved = |key: &str| given.contains_key(key);
+        let (moved, other_secret) = (moved("data_dir"), moved("secret") || moved("secret_file"));
         let mut keys = self.inner.keys.clone();
         keys.extend(given);
         let mut settings = check::settings(&keys)?;
         settings.data_dir = match moved {
             true => placed(settings.data_dir, here())?,
             false => self.inner.settings.data_dir.clone(),
+        };
+        settings.secret = match other_secret {
+            true => secret_placed(settings.secret, here())?,
+            false => self.inner.settings.secret.clone(),
         };
         let inner = Arc::make_mut(&mut self.inner);
         inner.settings = settings;
@@ -285,6 +304,15 @@ impl Config {
         &self.inner.settings
     }
 
+    /// The secrets by which datagrams are sealed, read anew where a file holds them.
+    pub(crate) fn secrets(&self) -> Result<Option<Secrets>, Error> {
+        match &self.inner.settings.secret {
+            None => Ok(None),
+            Some(SecretFrom::Config(secrets)) => Ok(Some(secrets.clone())),
+            Some(SecretFrom::File(path)) => Secrets::load(path).map(Some),
+        }
+    }
+
     /// Where this node listens, if not at its address in the file.
     pub(crate) fn listens_at(&self, name: &str) -> Option<SocketAddr> {
         self.inner.listen.get(name).copied()
@@ -333,6 +361,7 @@ impl Config {
     fn full(keys: Map<String, Value>, from: &Path) -> Result<Config, Error> {
         let mut settings = check::settings(&keys)?;
         settings.data_dir = placed(settings.data_dir, from)?;
+        settings.secret = secret_placed(settings.secret, from)?;
         let hub = Arc::new(Hub::default());
         let (watchers, listen) = (Vec::new(), BTreeMap::new());
         let inner = Inner { keys, settings, maker: None, watchers, listen, hub };
@@ -354,10 +383,17 @@ fn placed(data_dir: Option<PathBuf>, from: &Path) -> Result<Option<PathBuf>, Err
     };
     let path = from.join(path);
     let absolute = std::path::absolute(&path).map_err(|source| {
-        let doing = format!("find out where the directory {:?} is", path.display().to_string());
+        let doing = format!("find out where {:?} is", path.display().to_string());
         Error::Io { doing, source }
     })?;
     Ok(Some(absolute))
+}
+
+fn secret_placed(from: Option<SecretFrom>, at: &Path) -> Result<Option<SecretFrom>, Error> {
+    match from {
+        Some(SecretFrom::File(path)) => Ok(placed(Some(path), at)?.map(SecretFrom::File)),
+        other => Ok(other),
+    }
 }
 
 /// Short: the settings, and what else was given.
@@ -366,6 +402,7 @@ impl fmt::Debug for Config {
         let Settings {
             nodes,
             data_dir,
+            secret,
             heartbeat_us,
             election_timeout_us,
             failure_timeout_us,
@@ -378,6 +415,7 @@ impl fmt::Debug for Config {
         f.debug_struct("Config")
             .field("nodes", &nodes)
             .field("data_dir", data_dir)
+            .field("secret", secret)
             .field("heartbeat_ms", &(heartbeat_us / 1000))
             .field(
                 "election_timeout_ms",
@@ -494,6 +532,7 @@ mod tests {
             Settings {
                 nodes: vec![node("a", 1), node("b", 2)],
                 data_dir: None,
+                secret: None,
                 heartbeat_us: 30_000,
                 election_timeout_us: (150_000, 300_000),
                 failure_timeout_us: 200_000,
@@ -578,7 +617,7 @@ mod tests {
     fn a_path_that_leads_nowhere_is_told() {
         let error = placed(Some(PathBuf::new()), here()).unwrap_err();
         assert!(matches!(error, Error::Io { .. }), "{error:?}");
-        assert!(error.to_string().starts_with("cannot find out where the directory \"\" is"));
+        assert!(error.to_string().starts_with("cannot find out where \"\" is"));
         assert_eq!(placed(None, here()).unwrap(), None);
     }
 

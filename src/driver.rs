@@ -36,6 +36,7 @@ use crate::error::{Error, RequestError};
 use crate::guard;
 use crate::machine::StateMachine;
 use crate::replica::Replica;
+use crate::secret::Secrets;
 use crate::shared::{Heard, Input, Published, PublishedMember, Shared, Ticket};
 use crate::storage::{OsFiles, Store};
 use crate::wire::udp::{self, Bound};
@@ -62,6 +63,7 @@ pub(crate) struct Prepared {
     machine: Option<Box<dyn StateMachine>>,
     /// The log on disk, and what was found in it.
     disk: Option<(Store<OsFiles>, Saved)>,
+    secrets: Option<Secrets>,
 }
 
 impl Prepared {
@@ -71,12 +73,13 @@ impl Prepared {
     }
 }
 
-/// Binds the socket, recovers the log and makes the state machine: all that can fail.
+/// Reads the secret, binds the socket, recovers the log and makes the state machine: all that can fail.
 pub(crate) fn prepare(config: &Config, name: &str, poll: &Registry) -> Result<Prepared, Error> {
     let own = config.settings().nodes.iter().find(|node| node.name == name);
     let own =
         own.ok_or_else(|| Error::Failed { reason: format!("{name} is not in the config") })?;
     let io = |doing: String| move |source: io::Error| Error::Io { doing, source };
+    let secrets = config.secrets()?;
     let address = config.listens_at(name).unwrap_or(own.address);
     let mut bound = udp::bind(address).map_err(io(format!("start {name}")))?;
     poll.register(&mut bound.socket, SOCKET, Interest::READABLE)
@@ -88,7 +91,7 @@ pub(crate) fn prepare(config: &Config, name: &str, poll: &Registry) -> Result<Pr
     }))
     .unwrap_or_else(|panic| Err(format!("its maker panicked: {}", guard::said(&*panic)).into()))
     .map_err(|source| Error::Machine { source })?;
-    Ok(Prepared { bound, machine, disk })
+    Ok(Prepared { bound, machine, disk, secrets })
 }
 
 /// A random number that is not 0, from the operating system.
@@ -213,7 +216,7 @@ impl<'a> Running<'a> {
         kept: &mut Option<Saved>,
         run: u64,
     ) -> Result<Running<'a>, Error> {
-        let Prepared { bound, machine, disk } = prepared;
+        let Prepared { bound, machine, disk, secrets } = prepared;
         let (store, found) = disk.unzip();
         // What is on the disk is all that a node with a disk remembers.
         if found.is_some() {
@@ -226,6 +229,7 @@ impl<'a> Running<'a> {
         let life = Life { incarnation, run: Run(random_nonzero()?) };
         let narrator = Narrator::new(shared, config);
         narrator.started(&bound);
+        narrator.seals(secrets.as_ref());
         let watchers = config.commit_watchers();
         let apart = machine.is_some() || !watchers.is_empty();
         let replica = Replica::new(&shared.name, life, machine, watchers.to_vec());
@@ -234,7 +238,7 @@ impl<'a> Running<'a> {
         } else {
             (Host::here(replica), None)
         };
-        let setup = engine_setup(config, &shared.name)?;
+        let setup = engine_setup(config, &shared.name, secrets)?;
         let disk = store.map(|store| DiskThread::spawn(shared, run, store)).transpose()?;
         let seed = random_nonzero()?;
         // From here on nothing fails.
@@ -335,7 +339,7 @@ impl<'a> Running<'a> {
         }
         for _ in 0..DATAGRAMS_A_TURN {
             match udp::receive(&self.socket, &mut self.buffer) {
-                Ok(Some((length, _))) => self.engine.datagram(&self.buffer[..length], now),
+                Ok(Some((length, _))) => self.engine.datagram(&mut self.buffer[..length], now),
                 Ok(None) => {
                     self.more = false;
                     return;
@@ -412,6 +416,7 @@ impl<'a> Running<'a> {
         // Who hears of an event sees in `Committed` what it speaks of.
         self.publish(!self.output.notes.is_empty(), now);
         self.narrator.tell(&self.engine, &mut self.output.notes);
+        self.narrator.tell_of_seals(self.engine.counts());
         self.narrator.tell_counts(&self.engine, self.lost, now);
         answer(&mut self.output);
         Ok(())
@@ -532,7 +537,11 @@ fn publish_evidence(
 }
 
 /// What the file says of a node, as its engine takes it.
-pub(crate) fn engine_setup(config: &Config, name: &str) -> Result<engine::Setup, Error> {
+pub(crate) fn engine_setup(
+    config: &Config,
+    name: &str,
+    secrets: Option<Secrets>,
+) -> Result<engine::Setup, Error> {
     let settings = config.settings();
     let neighbor = |node: &NodeSettings| Neighbor {
         name: node.name.clone(),
@@ -560,6 +569,7 @@ pub(crate) fn engine_setup(config: &Config, name: &str) -> Result<engine::Setup,
             Some(_) => engine::Keeps::OnDisk,
             None => engine::Keeps::InMemory,
         },
+        secrets,
     })
 }
 

@@ -132,6 +132,7 @@ mod node;
 mod operation;
 mod replica;
 mod request;
+mod secret;
 mod shared;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;

@@ -1,8 +1,9 @@
 //! Datagrams that no node should have sent: garbage, cut short, with bits flipped,
 //! too long, of another cluster, of strangers, of a former run or life, sent again.
 //! No panic, no answer, no change of state, no memory; the cluster goes on.
-//! And messages forged in a member's name, which a checksum cannot keep out: they
-//! may cost the cluster its leader, but no node its thread.
+//! And messages forged in a member's name, which a checksum cannot keep out, and a seal
+//! not if a member itself lies: they may cost the cluster its leader, but no node its
+//! thread.
 
 mod common;
 
@@ -12,263 +13,54 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use common::chance::Chance;
+use common::forge::{Forger, HEAD, Head, Liar, SECRET, close, first_fragment, hello};
 use common::machine::Tally;
 use common::relay::Taped;
 use common::{Cluster, Plan, answer, ask, ms, until};
 use kontiki::{Request, RequestError};
-use serde_json::json;
+use serde_json::{Value, json};
 
-// ---------------------------------------------------------------- frames by hand
-
-/// An incarnation and a run.
-type Life = [u64; 2];
-
-/// The head of a frame, as it is drawn in the library's `wire` module.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Head {
-    cluster: u64,
-    from: Life,
-    to: Life,
-}
-
-const CHECKSUM_AT: usize = 46;
-const HEAD: usize = 50;
-
-/// Puts the right checksum on a frame.
-fn seal(frame: &mut [u8]) {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&frame[..CHECKSUM_AT]);
-    hasher.update(&frame[HEAD..]);
-    let sum = hasher.finalize();
-    frame[CHECKSUM_AT..HEAD].copy_from_slice(&sum.to_le_bytes());
-}
-
-impl Head {
-    fn of(frame: &[u8]) -> Option<Head> {
-        let number = |at: usize| Some(u64::from_le_bytes(frame.get(at..at + 8)?.try_into().ok()?));
-        if frame.get(..6)? != b"KTKI\x03\x00" {
-            return None;
+/// Each test, among nodes that trust their network and among such that have a secret.
+macro_rules! both {
+    ($($name:ident),* $(,)?) => {
+        mod in_clear {
+            $(#[test] fn $name() { super::$name(false) })*
         }
-        Some(Head {
-            cluster: number(6)?,
-            from: [number(14)?, number(22)?],
-            to: [number(30)?, number(38)?],
-        })
-    }
-
-    /// A frame with this body, parts or not.
-    fn frame(&self, body: &[u8]) -> Vec<u8> {
-        let mut frame = b"KTKI\x03\x00".to_vec();
-        let lives = self.from.into_iter().chain(self.to);
-        for number in [self.cluster].into_iter().chain(lives) {
-            frame.extend_from_slice(&number.to_le_bytes());
+        mod sealed {
+            $(#[test] fn $name() { super::$name(true) })*
         }
-        frame.extend_from_slice(&[0; 4]);
-        frame.extend_from_slice(body);
-        seal(&mut frame);
-        frame
-    }
-
-    /// A frame with one part.
-    fn message(&self, part: &[u8]) -> Vec<u8> {
-        let mut body = Vec::new();
-        put(&mut body, part.len() as u64);
-        body.extend_from_slice(part);
-        self.frame(&body)
-    }
+    };
 }
 
-/// Appends a varint.
-fn put(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
+both!(
+    garbage_is_dropped_in_silence,
+    foreign_frames_change_nothing,
+    hellos_of_nobody_are_not_answered_to_nobody,
+    floods_of_first_fragments_take_no_memory,
+    replays_change_nothing,
+    a_former_life_stays_gone,
+    an_earlier_cluster_does_not_come_back,
+    forged_messages_make_no_node_panic
+);
+
+fn keys(sealed: bool, request_timeout_ms: u64) -> Value {
+    let keys = json!({ "request_timeout_ms": request_timeout_ms });
+    if !sealed {
+        return keys;
     }
-    out.push(number as u8);
+    json!({ "request_timeout_ms": request_timeout_ms, "secret": SECRET })
 }
 
-fn hello(name: &str, fresh: bool, ask: u64, echo: u64) -> Vec<u8> {
-    let mut part = vec![1, u8::from(fresh)];
-    part.extend_from_slice(&ask.to_le_bytes());
-    part.extend_from_slice(&echo.to_le_bytes());
-    part.push(name.len() as u8);
-    part.extend_from_slice(name.as_bytes());
-    put(&mut part, 0);
-    part
-}
-
-fn first_fragment(id: u64, total: u64, bytes: &[u8]) -> Vec<u8> {
-    let mut part = vec![0x40];
-    for number in [id, total, bytes.len() as u64, 0] {
-        put(&mut part, number);
-    }
-    part.extend_from_slice(bytes);
-    part
-}
-
-/// Messages of chance.
-struct Liar {
-    chance: Chance,
-    /// Whether terms may be at the end of what there is. They end a node at once, and
-    /// hide what else may happen.
-    last_terms: bool,
-}
-
-impl Liar {
-    fn new(seed: u64) -> Liar {
-        Liar { chance: Chance::new(seed), last_terms: true }
-    }
-
-    /// Appends numbers at which something may turn over.
-    fn numbers(&mut self, part: &mut Vec<u8>, count: usize) {
-        for _ in 0..count {
-            let number = match self.chance.below(8) {
-                0 => 0,
-                1 => u64::MAX,
-                2 => u64::MAX - self.chance.draw() % 3,
-                3 => 1 << (self.chance.draw() % 64),
-                4 => self.chance.draw(),
-                _ => self.chance.draw() % 40,
-            };
-            put(part, number);
-        }
-    }
-
-    fn term(&mut self, part: &mut Vec<u8>) {
-        if self.last_terms {
-            return self.numbers(part, 1);
-        }
-        let term = self.chance.draw() % 8;
-        put(part, term);
-    }
-
-    fn byte_below(&mut self, part: &mut Vec<u8>, limit: usize) -> usize {
-        let byte = self.chance.below(limit);
-        part.push(byte as u8);
-        byte
-    }
-
-    /// A message of any kind but a hello, as long as it should be, with fields of chance.
-    fn message(&mut self) -> Vec<u8> {
-        let kind = 2 + self.chance.below(20) as u8;
-        let mut part = vec![kind];
-        match kind {
-            2 | 21 => {
-                match kind {
-                    2 => drop(self.byte_below(&mut part, 2)),
-                    _ => self.numbers(&mut part, 1),
-                }
-                // Some cluster's, without members and without former ones.
-                part.extend_from_slice(&self.chance.bytes(8));
-                part.extend_from_slice(&[0, 0]);
-            }
-            3 | 4 => {
-                self.numbers(&mut part, 1);
-                self.term(&mut part);
-                if kind == 3 {
-                    self.numbers(&mut part, 2);
-                } else {
-                    self.byte_below(&mut part, 2);
-                }
-            }
-            5 => {
-                self.term(&mut part);
-                self.numbers(&mut part, 2);
-                self.byte_below(&mut part, 2);
-            }
-            6 => {
-                self.term(&mut part);
-                self.byte_below(&mut part, 2);
-            }
-            7 => {
-                self.term(&mut part);
-                self.numbers(&mut part, 4);
-                for _ in 0..self.byte_below(&mut part, 4) {
-                    self.entry(&mut part);
-                }
-            }
-            8 => {
-                self.term(&mut part);
-                self.numbers(&mut part, 1);
-                let outcome = self.byte_below(&mut part, 3);
-                self.numbers(&mut part, [1, 3, 0][outcome]);
-            }
-            9 | 10 => {
-                self.term(&mut part);
-                self.numbers(&mut part, 3);
-            }
-            11 => {
-                self.term(&mut part);
-                self.numbers(&mut part, 1);
-            }
-            12 => self.numbers(&mut part, 1),
-            13 => self.numbers(&mut part, 2),
-            15 | 16 => {
-                self.term(&mut part);
-                self.numbers(&mut part, 4);
-                part.extend_from_slice(&self.chance.bytes(4));
-                self.numbers(&mut part, 1);
-                if kind == 15 {
-                    put(&mut part, 8);
-                    part.extend_from_slice(&self.chance.bytes(8));
-                }
-            }
-            17 => self.term(&mut part),
-            18 => self.numbers(&mut part, 1),
-            19 => {
-                self.numbers(&mut part, 1);
-                self.byte_below(&mut part, 2);
-                // No wish that could be granted: this is to change nothing.
-                part.push(1 + self.chance.below(2) as u8);
-                part.extend_from_slice(b"\x06nobody");
-            }
-            20 => {
-                self.numbers(&mut part, 1);
-                part.push(1);
-                self.byte_below(&mut part, 12);
-            }
-            _ => {
-                self.byte_below(&mut part, 2);
-                put(&mut part, 1);
-                self.operation(&mut part);
-            }
-        }
-        part
-    }
-
-    fn entry(&mut self, part: &mut Vec<u8>) {
-        let has_term = self.chance.below(2) as u8 * 0b100;
-        let is_client = self.chance.below(2) as u8 * 2;
-        part.push(has_term | is_client);
-        if has_term != 0 {
-            self.term(part);
-        }
-        if is_client != 0 {
-            self.operation(part);
-        }
-    }
-
-    /// Any bytes, or the opening of a session.
-    fn operation(&mut self, part: &mut Vec<u8>) {
-        let length = 1 + self.chance.below(24);
-        put(part, length as u64);
-        self.byte_below(part, 4);
-        part.extend_from_slice(&self.chance.bytes(length - 1));
-    }
-}
-
-// ---------------------------------------------------------------- clusters under attack
-
-fn cluster(seed: u64) -> Cluster {
-    let keys = json!({"request_timeout_ms": 40_000});
+fn cluster(seed: u64, sealed: bool) -> Cluster {
+    let keys = keys(sealed, 40_000);
     let plan = Plan::voters(3).relay(seed).keys(keys);
     plan.dress(|config| config.state_machine(|_| Tally::default())).make()
 }
 
 /// A cluster of three with the tape of its founding, its first election and some
 /// commits.
-fn taped(seed: u64) -> (Cluster, Vec<Taped>) {
-    let cluster = cluster(seed);
+fn taped(seed: u64, sealed: bool) -> (Cluster, Vec<Taped>) {
+    let cluster = cluster(seed, sealed);
     cluster.relay().start_tape();
     cluster.all().for_each(|node| node.start().expect("it starts"));
     for n in 0..9 {
@@ -382,9 +174,8 @@ const TAPED: u64 = 10;
 /// lengthened, with bits flipped, with another magic, version or seal, with parts
 /// that are none, with messages of unknown kinds. No answer, no panic, and the
 /// cluster goes on committing. Pitfalls 64, 66.
-#[test]
-fn garbage_is_dropped_in_silence() {
-    let (cluster, tape) = taped(31);
+fn garbage_is_dropped_in_silence(sealed: bool) {
+    let (cluster, tape) = taped(31, sealed);
     let nobody = Nobody::new(3);
     let commits = commits_during(&cluster, "garbage", 30, |commits| {
         let mut chance = Chance::new(31);
@@ -410,7 +201,7 @@ fn garbage_is_dropped_in_silence() {
                 // format, or a part that says nothing.
                 3 if bytes.len() > HEAD => {
                     bytes[chance.below(6)] ^= 1 << chance.below(8);
-                    seal(&mut bytes);
+                    close(&mut bytes);
                 }
                 4 if bytes.len() > HEAD => {
                     bytes.truncate(HEAD);
@@ -418,7 +209,7 @@ fn garbage_is_dropped_in_silence() {
                     bytes.extend(chance.bytes(rest));
                     // From a life that nobody knows.
                     bytes[14..22].copy_from_slice(&chance.draw().to_le_bytes());
-                    seal(&mut bytes);
+                    close(&mut bytes);
                 }
                 _ => bytes = chance.bytes(60),
             }
@@ -434,12 +225,11 @@ fn garbage_is_dropped_in_silence() {
 /// Frames in which all is right but the cluster, the sender's life or the
 /// addressee's, with every kind of message in them: nothing comes of them.
 /// Pitfall 64.
-#[test]
-fn foreign_frames_change_nothing() {
-    let (cluster, tape) = taped(32);
+fn foreign_frames_change_nothing(sealed: bool) {
+    let (cluster, tape) = taped(32, sealed);
     let nobody = Nobody::new(3);
     let commits = commits_during(&cluster, "foreign", 30, |commits| {
-        let mut liar = Liar::new(32);
+        let (mut liar, mut forger) = (Liar::new(32), Forger::new(sealed));
         let mut sent = 0_u64;
         while sent < 12_000 || (commits() < 30 && sent < 400_000) {
             let (from, to) = [(0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2)][liar.chance.below(6)];
@@ -452,8 +242,12 @@ fn foreign_frames_change_nothing() {
                 4 => head.to[0] ^= 1 + liar.chance.draw() % 1_000,
                 _ => head.to[1] ^= 1 + liar.chance.draw() % 1_000,
             }
+            // Who seals in a member's own run makes that member's own frames too old.
+            if sealed && head.from[1] == head_between(&tape, from, to).from[1] {
+                head.from[1] ^= 1 + liar.chance.draw() % 1_000;
+            }
             let part = liar.message();
-            nobody.send(sent as usize, &head.message(&part), cluster.addresses[to]);
+            nobody.send(sent as usize, &forger.message(&head, &part), cluster.addresses[to]);
             sent += 1;
         }
     });
@@ -465,15 +259,14 @@ fn foreign_frames_change_nothing() {
 /// none: they are answered to the configured address of the name or not at all,
 /// with no more bytes than came, and no life that exists is forgotten for them.
 /// Pitfall 66.
-#[test]
-fn hellos_of_nobody_are_not_answered_to_nobody() {
-    let (cluster, tape) = taped(33);
+fn hellos_of_nobody_are_not_answered_to_nobody(sealed: bool) {
+    let (cluster, tape) = taped(33, sealed);
     let nobody = Nobody::new(3);
     let mut sent = 0_u64;
     let before = cluster.relay().passed();
     let begun = Instant::now();
     let commits = commits_during(&cluster, "hello", 30, |commits| {
-        let mut chance = Chance::new(33);
+        let (mut chance, mut forger) = (Chance::new(33), Forger::new(sealed));
         while sent < 6_000 || (commits() < 30 && sent < 400_000) {
             let place = chance.below(3);
             let known = head_between(&tape, (place + 1) % 3, place);
@@ -486,7 +279,7 @@ fn hellos_of_nobody_are_not_answered_to_nobody() {
             let name = ["node0", "node1", "node2", "nobody"][chance.below(4)];
             let (question, echo) =
                 (chance.draw() % 2 * chance.draw(), chance.draw() % 2 * chance.draw());
-            let datagram = head.message(&hello(name, fresh, question, echo));
+            let datagram = forger.message(&head, &hello(name, fresh, question, echo));
             nobody.send(sent as usize, &datagram, cluster.addresses[place]);
             sent += 1;
         }
@@ -502,25 +295,25 @@ fn hellos_of_nobody_are_not_answered_to_nobody() {
 /// A flood of first fragments of messages that are never completed, from lives
 /// that are nobody's: they take no memory. And of a member's own, forged: they
 /// take no more than a bound. Pitfall 65.
-#[test]
-fn floods_of_first_fragments_take_no_memory() {
-    let (cluster, tape) = taped(34);
+fn floods_of_first_fragments_take_no_memory(sealed: bool) {
+    let (cluster, tape) = taped(34, sealed);
     let nobody = Nobody::new(3);
     let memory = resident_mib();
     let fragment = vec![0x5a; 50_000];
     let commits = commits_during(&cluster, "fragment", 20, |commits| {
-        let mut chance = Chance::new(34);
+        let (mut chance, mut forger) = (Chance::new(34), Forger::new(sealed));
         let mut sent = 0_u64;
         while sent < 6_000 || (commits() < 20 && sent < 100_000) {
             let place = chance.below(3);
             let mut head = head_between(&tape, (place + 1) % 3, place);
-            // Every third in a member's name, with numbers far above its own.
-            if !sent.is_multiple_of(3) {
+            // Every third in a member's name, with numbers far above its own; if sealed, that
+            // would make the member's own frames too old, and its links with them.
+            if sealed || !sent.is_multiple_of(3) {
                 head.from = [chance.draw(), chance.draw()];
             }
             let total = [60_000, 1 << 20, 30 << 20, 1 << 40, u64::MAX][chance.below(5)];
             let part = first_fragment((1 << 40) + sent, total, &fragment);
-            nobody.send(sent as usize, &head.message(&part), cluster.addresses[place]);
+            nobody.send(sent as usize, &forger.message(&head, &part), cluster.addresses[place]);
             sent += 1;
         }
     });
@@ -542,9 +335,8 @@ fn resident_mib() -> Option<u64> {
 /// All that was ever said is said again, in any order and many times: to the same
 /// runs, to later runs of all nodes, and while these start. Nothing comes twice, the
 /// members stay, and the cluster goes on. Pitfalls 52, 64.
-#[test]
-fn replays_change_nothing() {
-    let (cluster, tape) = taped(35);
+fn replays_change_nothing(sealed: bool) {
+    let (cluster, tape) = taped(35, sealed);
     let mut chance = Chance::new(35);
     let mut replay = |cluster: &Cluster, count: usize| {
         for _ in 0..count {
@@ -569,9 +361,8 @@ fn replays_change_nothing() {
 /// What a node sent in a former life, and what was sent to it, comes late and
 /// again, after another node took its place: the old life is not believed any
 /// more, the new one stays what it is, and neither votes. Pitfalls 45, 52, 64.
-#[test]
-fn a_former_life_stays_gone() {
-    let (mut cluster, mut tape) = taped(36);
+fn a_former_life_stays_gone(sealed: bool) {
+    let (mut cluster, mut tape) = taped(36, sealed);
     let mut chance = Chance::new(36);
     let leader = cluster.wait_leader();
     let lost = (leader + 1) % 3;
@@ -609,9 +400,8 @@ fn a_former_life_stays_gone() {
 /// All that an earlier cluster said is said again to a later one at the same
 /// addresses, from its first moment on: it is founded all the same, as a cluster of
 /// its own. Pitfalls 47, 64.
-#[test]
-fn an_earlier_cluster_does_not_come_back() {
-    let (mut cluster, tape) = taped(37);
+fn an_earlier_cluster_does_not_come_back(sealed: bool) {
+    let (mut cluster, tape) = taped(37, sealed);
     for place in 0..3 {
         cluster.lose(place);
     }
@@ -648,10 +438,9 @@ fn an_earlier_cluster_does_not_come_back() {
 /// something may turn over: a checksum cannot keep them out, and they may cost the
 /// cluster its leader or its progress, or stop a node with a reason; but no node
 /// panics. Pitfall 64.
-#[test]
-fn forged_messages_make_no_node_panic() {
+fn forged_messages_make_no_node_panic(sealed: bool) {
     for seed in 0..8 {
-        let keys = json!({"request_timeout_ms": 300});
+        let keys = keys(sealed, 300);
         let cluster = Plan::voters(3).relay(38 + seed).keys(keys).make();
         cluster.relay().start_tape();
         cluster.all().for_each(|node| node.start().expect("it starts"));
@@ -661,7 +450,7 @@ fn forged_messages_make_no_node_panic() {
         let leader = cluster.wait_leader();
         let tape = cluster.relay().take_tape();
         let nobody = Nobody::new(1);
-        let mut liar = Liar::new(38 + seed);
+        let (mut liar, mut forger) = (Liar::new(38 + seed), Forger::new(sealed));
         liar.last_terms = seed % 4 == 0;
         for round in 0..100 {
             for _ in 0..20 {
@@ -674,7 +463,7 @@ fn forged_messages_make_no_node_panic() {
                 let to = (from + 1 + liar.chance.below(2)) % 3;
                 let head = head_between(&tape, from, to);
                 let part = liar.message();
-                nobody.send(0, &head.message(&part), cluster.addresses[to]);
+                nobody.send(0, &forger.message(&head, &part), cluster.addresses[to]);
             }
             if round % 50 != 0 {
                 std::thread::sleep(ms(1));

@@ -9,16 +9,19 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use super::{NodeSettings, Settings};
+use super::{NodeSettings, SecretFrom, Settings};
 use crate::core::membership::{MEMBERS_LIMIT, VOTERS_LIMIT};
 use crate::error::Error;
+use crate::secret::{self, Secrets};
 
 type Keys = Map<String, Value>;
 
 /// The keys of the file.
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 11] = [
     "nodes",
     "data_dir",
+    "secret_file",
+    "secret",
     "heartbeat_ms",
     "election_timeout_ms",
     "failure_timeout_ms",
@@ -30,9 +33,6 @@ const KEYS: [&str; 9] = [
 
 /// The keys of one node.
 const NODE_KEYS: [&str; 3] = ["ip", "port", "role"];
-
-/// Keys that the file will have, and what a file with one of them would wrongly trust in.
-const NOT_YET: [(&str, &str); 1] = [("secret_file", "datagrams are checked but not sealed")];
 
 const NAME_BYTES_LIMIT: usize = 64;
 const HEARTBEAT_MS: RangeInclusive<u64> = 1..=60_000;
@@ -48,7 +48,7 @@ const NODE_REMEDY: &str = "write a node such as {\"ip\": \"127.0.0.1\", \"port\"
 const NAMES_SHOWN: usize = 20;
 const VALUE_SHOWN: usize = 60;
 
-/// Checks keys in the full form. A relative `data_dir` is still as it is written.
+/// Checks keys in the full form. Relative paths are still as they are written.
 pub(super) fn settings(keys: &Keys) -> Result<Settings, Error> {
     for key in keys.keys() {
         check_key(key, "", &KEYS)?;
@@ -62,6 +62,7 @@ pub(super) fn settings(keys: &Keys) -> Result<Settings, Error> {
         }
     };
     let data_dir = data_dir(keys)?;
+    let secret = secret(keys)?;
     if data_dir.is_some() {
         check_directories(&nodes)?;
     }
@@ -75,6 +76,7 @@ pub(super) fn settings(keys: &Keys) -> Result<Settings, Error> {
     Ok(Settings {
         nodes,
         data_dir,
+        secret,
         heartbeat_us: heartbeat_ms * 1000,
         election_timeout_us: (shortest_ms * 1000, longest_ms * 1000),
         failure_timeout_us: failure_timeout_ms * 1000,
@@ -101,11 +103,11 @@ pub(super) fn is_flat(keys: &Keys) -> bool {
 /// Checks a flat map of names to nodes.
 pub(super) fn flat(keys: &Keys) -> Result<(), Error> {
     for (key, value) in keys {
-        let known = KEYS.contains(&key.as_str()) || NOT_YET.iter().any(|(later, _)| later == key);
-        if known && !value.is_object() {
+        if KEYS.contains(&key.as_str()) && !value.is_object() {
+            let shown = if key == "secret" { "what it says".to_string() } else { show(value) };
             return Err(Error::config(
                 key,
-                format!("{} stands among the nodes", show(value)),
+                format!("{shown} stands among the nodes"),
                 "put the nodes into a map of their own: {\"nodes\": {..}}, with this key beside it",
             ));
         }
@@ -155,13 +157,6 @@ fn check_key(key: &str, before: &str, known: &[&str]) -> Result<(), Error> {
         return Ok(());
     }
     let at = format!("{before}{}", quoted(key));
-    if let Some((_, truth)) = NOT_YET.iter().find(|(later, _)| *later == key) {
-        return Err(Error::config(
-            at,
-            format!("this version does not have that yet: {truth}"),
-            "leave the key out",
-        ));
-    }
     Err(Error::config(
         at,
         "there is no such key",
@@ -333,9 +328,38 @@ fn check_addresses(nodes: &[NodeSettings], prefix: &str) -> Result<(), Error> {
 }
 
 fn data_dir(keys: &Keys) -> Result<Option<PathBuf>, Error> {
-    let key = "data_dir";
     let remedy = "write the path of a directory, such as \"data\", or leave the key out, and nodes \
                   keep what they know in memory only";
+    path_in(keys, "data_dir", remedy)
+}
+
+/// Where the secret comes from. What is wrong with one that stands here is told without it.
+fn secret(keys: &Keys) -> Result<Option<SecretFrom>, Error> {
+    let remedy = "write the path of a file that holds the secret, such as \"cluster.key\", or \
+                  leave the key out, and nodes trust their network";
+    let file = path_in(keys, "secret_file", remedy)?;
+    let Some(value) = keys.get("secret") else { return Ok(file.map(SecretFrom::File)) };
+    let refuse = |problem: String, remedy| Err(Error::config("secret", problem, remedy));
+    if file.is_some() {
+        let problem = "stands beside secret_file".to_string();
+        return refuse(problem, "write the one or the other");
+    }
+    let texts: Option<Vec<&str>> = match value {
+        Value::String(text) => Some(vec![text]),
+        Value::Array(texts) => texts.iter().map(Value::as_str).collect(),
+        _ => None,
+    };
+    let Some(texts) = texts else {
+        return refuse("is no text, and no list of texts".to_string(), secret::REMEDY);
+    };
+    match Secrets::parse(texts) {
+        Ok(secrets) => Ok(Some(SecretFrom::Config(secrets))),
+        Err(problem) => refuse(problem, secret::REMEDY),
+    }
+}
+
+/// The path that stands under a key, if one does.
+fn path_in(keys: &Keys, key: &str, remedy: &str) -> Result<Option<PathBuf>, Error> {
     let text = match keys.get(key) {
         None => return Ok(None),
         Some(Value::String(text)) => text,

@@ -17,7 +17,10 @@ use crate::core::types::{Index, Time};
 use crate::core::verdicts::Turn;
 use crate::engine::{self, Counts, Engine};
 use crate::event::Event;
+use crate::secret::Secrets;
 use crate::shared::{Shared, Ticket};
+use crate::wire::Refusal;
+use crate::wire::seal;
 use crate::wire::udp::{Bound, Lost};
 
 /// What was dropped is told this often at most, in microseconds.
@@ -33,6 +36,8 @@ pub(super) struct Narrator<'a> {
     counts_told: (Counts, u64),
     counts_at: Time,
     receive_failed: bool,
+    /// Whether it was told that others seal in another way.
+    strangers_told: bool,
 }
 
 impl<'a> Narrator<'a> {
@@ -46,6 +51,7 @@ impl<'a> Narrator<'a> {
             counts_told: (Counts::default(), 0),
             counts_at: Time(COUNTS_EVERY),
             receive_failed: false,
+            strangers_told: false,
         }
     }
 
@@ -71,6 +77,56 @@ impl<'a> Narrator<'a> {
             "{} starts at {address}; the socket's buffers hold {receive_buffer_bytes} bytes in, \
              {send_buffer_bytes} out",
             place(self.shared, Some(Role::Stopped))
+        );
+    }
+
+    /// What keeps strangers out, or that nothing does.
+    pub(super) fn seals(&self, secrets: Option<&Secrets>) {
+        let place = place(self.shared, Some(Role::Stopped));
+        match secrets.map(seal::names).as_deref() {
+            Some([only]) => {
+                log::info!(target: "kontiki", "{place} seals its datagrams by the secret {only}");
+            }
+            Some(names) => log::info!(
+                target: "kontiki",
+                "{place} seals its datagrams by the secret {}, and opens those sealed by {} too",
+                names[0],
+                names[1..].join(", ")
+            ),
+            None if self.is_on_a_network() => log::warn!(
+                target: "kontiki",
+                "{place} has no secret: it trusts whoever can send it a datagram (see secret_file)"
+            ),
+            None => {}
+        }
+    }
+
+    /// Whether any datagram leaves this machine.
+    fn is_on_a_network(&self) -> bool {
+        let listens = self.config.listens_at(&self.shared.name);
+        let nodes = self.config.settings().nodes.iter().map(|node| node.address);
+        nodes.chain(listens).any(|address| !address.ip().to_canonical().is_loopback())
+    }
+
+    /// Others do not seal as this node does: somebody has the wrong file, most likely.
+    pub(super) fn tell_of_seals(&mut self, counts: &Counts) {
+        let [closing, secret, forged] = [Refusal::Closing, Refusal::Secret, Refusal::Forged]
+            .map(|refusal| counts.refused[refusal as usize]);
+        if self.strangers_told || closing + secret + forged == 0 {
+            return;
+        }
+        self.strangers_told = true;
+        let sealed = self.config.settings().secret.is_some();
+        let what = match sealed {
+            false => "sealed datagrams come, and it has no secret",
+            true if closing > 0 => "datagrams come that are not sealed",
+            true if secret > 0 => "datagrams come that are sealed by a secret it does not have",
+            true => "datagrams come whose seal is broken",
+        };
+        log::warn!(
+            target: "kontiki",
+            "{} {what}; they are dropped (do all nodes have the same secret_file?)",
+            place(self.shared, None)
         );
     }
 

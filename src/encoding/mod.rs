@@ -22,8 +22,9 @@ pub enum Refusal {
     Magic,
     /// A format version that this build does not speak.
     Version,
-    /// A way of sealing that this build does not speak.
-    Seal,
+    /// It is not closed as this node closes its own: a checksum where a seal must be, or
+    /// a seal where there is no secret.
+    Closing,
     /// The checksum is not that of the bytes.
     Checksum,
     /// A frame without a part, or a part without a byte.
@@ -40,15 +41,21 @@ pub enum Refusal {
     TooLarge,
     /// Bytes follow where the message ends.
     Trailing,
+    /// Sealed by a secret that this node does not have.
+    Secret,
+    /// Not sealed by whom it says: the seal is broken.
+    Forged,
+    /// Sealed by whom it says, and taken before.
+    Replayed,
 }
 
 impl Refusal {
     /// Every reason, in the order of their numbers (`refusal as usize`).
-    pub const ALL: [Refusal; 12] = [
+    pub const ALL: [Refusal; 15] = [
         Refusal::TooShort,
         Refusal::Magic,
         Refusal::Version,
-        Refusal::Seal,
+        Refusal::Closing,
         Refusal::Checksum,
         Refusal::Empty,
         Refusal::Kind,
@@ -57,6 +64,9 @@ impl Refusal {
         Refusal::TooMany,
         Refusal::TooLarge,
         Refusal::Trailing,
+        Refusal::Secret,
+        Refusal::Forged,
+        Refusal::Replayed,
     ];
 
     /// The name to count it by.
@@ -65,7 +75,7 @@ impl Refusal {
             Refusal::TooShort => "too_short",
             Refusal::Magic => "magic",
             Refusal::Version => "version",
-            Refusal::Seal => "seal",
+            Refusal::Closing => "closing",
             Refusal::Checksum => "checksum",
             Refusal::Empty => "empty",
             Refusal::Kind => "kind",
@@ -74,6 +84,9 @@ impl Refusal {
             Refusal::TooMany => "too_many",
             Refusal::TooLarge => "too_large",
             Refusal::Trailing => "trailing",
+            Refusal::Secret => "secret",
+            Refusal::Forged => "forged",
+            Refusal::Replayed => "replayed",
         }
     }
 }

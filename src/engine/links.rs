@@ -17,6 +17,7 @@ use crate::core::{AppendBytes, Core};
 use crate::operation::Operation;
 use crate::wire::fragment::{Incoming, Outgoing};
 use crate::wire::frame::{self, FrameWriter, Header};
+use crate::wire::seal::Seal;
 use crate::wire::{Part, Refusal, codec, decode_part};
 
 use super::Output;
@@ -47,6 +48,14 @@ pub(super) struct Links {
     links: Vec<Link>,
     /// A message's bytes, on their way into a frame.
     scratch: Vec<u8>,
+    finisher: Finisher,
+}
+
+/// What closes the frames of all links, and opens what comes.
+#[derive(Debug)]
+struct Finisher {
+    seal: Seal,
+    /// Of datagrams that were sent, for the next ones.
     buffers: Vec<Vec<u8>>,
 }
 
@@ -66,8 +75,9 @@ struct Link {
 }
 
 impl Links {
-    pub(super) fn new(own: SocketAddr) -> Links {
-        Links { own, links: Vec::new(), scratch: Vec::new(), buffers: Vec::new() }
+    pub(super) fn new(own: SocketAddr, seal: Seal) -> Links {
+        let finisher = Finisher { seal, buffers: Vec::new() };
+        Links { own, links: Vec::new(), scratch: Vec::new(), finisher }
     }
 
     /// Where the link to that address stands; it is made if there is none.
@@ -90,13 +100,14 @@ impl Links {
     /// Takes a datagram apart and gives the core what is whole.
     pub(super) fn receive(
         &mut self,
-        datagram: &[u8],
+        datagram: &mut [u8],
         core: &mut Core,
         counts: &mut Counts,
         now: Time,
     ) {
         counts.received += 1;
-        let frame = match frame::open(datagram) {
+        let believed = |life| core.peers().iter().any(|peer| peer.believed == Some(life));
+        let frame = match self.finisher.seal.open(datagram, believed) {
             Ok(frame) => frame,
             Err(refusal) => return counts.refuse(refusal),
         };
@@ -163,7 +174,7 @@ impl Links {
         if tag.is_none() {
             let write = |out: &mut Vec<u8>| codec::encode_message(&envelope.message, out);
             let mut writer = link.writer();
-            if writer.write(&header, &mut self.scratch, write, &mut self.buffers, output) {
+            if writer.write(&header, &mut self.scratch, write, &mut self.finisher, output) {
                 return;
             }
         } else {
@@ -174,10 +185,10 @@ impl Links {
             link.meet(envelope.to);
             // What finds no room is lost, as on a full network.
             link.outgoing.push(tag.unwrap_or(0), Bytes::copy_from_slice(&self.scratch));
-            link.poll(&header, &mut self.buffers, output, now);
+            link.poll(&header, &mut self.finisher, output, now);
             return;
         }
-        link.push(&header, &self.scratch, &mut self.buffers, output);
+        link.push(&header, &self.scratch, &mut self.finisher, output);
     }
 
     /// Lets out what was written, and what is due of long messages.
@@ -186,9 +197,9 @@ impl Links {
             if link.acknowledge || !link.outgoing.is_empty() {
                 let cluster = core.hard().cluster.unwrap_or_default();
                 let header = Header { cluster, from: core.me(), to: link.peer };
-                link.poll(&header, &mut self.buffers, output, now);
+                link.poll(&header, &mut self.finisher, output, now);
             }
-            link.seal(&mut self.buffers, output);
+            link.seal(&mut self.finisher, output);
         }
         self.prune(core);
     }
@@ -216,9 +227,9 @@ impl Links {
 
     pub(super) fn recycle(&mut self, datagrams: &mut Vec<(SocketAddr, Vec<u8>)>) {
         for (_, mut buffer) in datagrams.drain(..) {
-            if self.buffers.len() < BUFFERS_KEPT {
+            if self.finisher.buffers.len() < BUFFERS_KEPT {
                 buffer.clear();
-                self.buffers.push(buffer);
+                self.finisher.buffers.push(buffer);
             }
         }
     }
@@ -254,30 +265,30 @@ impl Link {
     fn poll<T>(
         &mut self,
         header: &Header,
-        buffers: &mut Vec<Vec<u8>>,
+        finisher: &mut Finisher,
         output: &mut Output<T>,
         now: Time,
     ) {
         let Link { outgoing, incoming, frame, header: begun, address, capacity, .. } = self;
         let mut writer = Writer { frame, begun, address: *address, capacity: *capacity };
         if std::mem::take(&mut self.acknowledge) {
-            incoming.poll_acks(&mut |part| writer.push(header, part, buffers, output));
+            incoming.poll_acks(&mut |part| writer.push(header, part, finisher, output));
         }
-        outgoing.poll(now, &mut |part| writer.push(header, part, buffers, output));
+        outgoing.poll(now, &mut |part| writer.push(header, part, finisher, output));
     }
 
     fn push<T>(
         &mut self,
         header: &Header,
         part: &[u8],
-        buffers: &mut Vec<Vec<u8>>,
+        finisher: &mut Finisher,
         output: &mut Output<T>,
     ) {
-        self.writer().push(header, part, buffers, output);
+        self.writer().push(header, part, finisher, output);
     }
 
-    fn seal<T>(&mut self, buffers: &mut Vec<Vec<u8>>, output: &mut Output<T>) {
-        self.writer().seal(buffers, output);
+    fn seal<T>(&mut self, finisher: &mut Finisher, output: &mut Output<T>) {
+        self.writer().seal(finisher, output);
     }
 
     fn writer(&mut self) -> Writer<'_> {
@@ -303,13 +314,13 @@ impl Writer<'_> {
         &mut self,
         header: &Header,
         part: &[u8],
-        buffers: &mut Vec<Vec<u8>>,
+        finisher: &mut Finisher,
         output: &mut Output<T>,
     ) {
         if self.begun.as_ref() == Some(header) && self.frame.push(part) {
             return;
         }
-        self.begin(header, buffers, output);
+        self.begin(header, finisher, output);
         let fits = self.frame.push(part);
         assert!(fits, "a part of {} bytes does not fit an empty frame", part.len());
     }
@@ -321,11 +332,11 @@ impl Writer<'_> {
         header: &Header,
         spill: &mut Vec<u8>,
         write: impl FnOnce(&mut Vec<u8>),
-        buffers: &mut Vec<Vec<u8>>,
+        finisher: &mut Finisher,
         output: &mut Output<T>,
     ) -> bool {
         if self.begun.as_ref() != Some(header) {
-            self.begin(header, buffers, output);
+            self.begin(header, finisher, output);
         }
         let fits = self.frame.write(spill, write);
         if self.frame.is_empty() {
@@ -335,16 +346,18 @@ impl Writer<'_> {
     }
 
     /// Begins a frame, behind the one that was written.
-    fn begin<T>(&mut self, header: &Header, buffers: &mut Vec<Vec<u8>>, output: &mut Output<T>) {
-        self.seal(buffers, output);
-        self.frame.begin(header, self.capacity);
+    fn begin<T>(&mut self, header: &Header, finisher: &mut Finisher, output: &mut Output<T>) {
+        self.seal(finisher, output);
+        self.frame.begin(header, self.capacity, finisher.seal.closing());
         *self.begun = Some(*header);
     }
 
-    fn seal<T>(&mut self, buffers: &mut Vec<Vec<u8>>, output: &mut Output<T>) {
+    fn seal<T>(&mut self, finisher: &mut Finisher, output: &mut Output<T>) {
         if self.begun.take().is_some() {
-            let next = buffers.pop().unwrap_or_default();
-            output.datagrams.push((self.address, self.frame.take(next)));
+            let next = finisher.buffers.pop().unwrap_or_default();
+            let mut datagram = self.frame.take(next);
+            finisher.seal.close(&mut datagram);
+            output.datagrams.push((self.address, datagram));
         }
     }
 }
@@ -424,12 +437,12 @@ mod tests {
         let members = Membership::new(cluster, (1..=100).map(member).collect());
         let told = Message::Introduction(Introduction { index: Index(1), members });
         let envelope = Envelope { cluster, from: life(1), to: life(2), message: told };
-        let mut links = Links::new(here);
+        let mut links = Links::new(here, Seal::Checksum);
         let mut output = Output::<()>::default();
         for _ in 0..100 {
             let post = Post { address: there, envelope: envelope.clone() };
             links.send(post, &mut output, Time(0));
-            links.links[0].seal(&mut links.buffers, &mut output);
+            links.links[0].seal(&mut links.finisher, &mut output);
         }
         assert!((1..100).contains(&output.datagrams.len()), "{}", output.datagrams.len());
     }

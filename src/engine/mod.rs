@@ -41,6 +41,8 @@ use crate::core::{self, Core, Record, Saved};
 use crate::encoding::snapshot;
 use crate::error::RequestError;
 use crate::request::{Answer, Kind};
+use crate::secret::Secrets;
+use crate::wire::seal::Seal;
 
 use bytes::Bytes;
 
@@ -97,6 +99,8 @@ pub(crate) struct Setup {
     /// A snapshot is taken after so many entries.
     pub(crate) snapshot_every: u64,
     pub(crate) keeps: Keeps,
+    /// By what datagrams are sealed, if they are.
+    pub(crate) secrets: Option<Secrets>,
 }
 
 /// Where a node keeps what must survive.
@@ -149,8 +153,8 @@ impl<T> Engine<T> {
     ) -> Engine<T> {
         let own = setup.core.own.address;
         let patience = setup.core.heartbeat * 2;
-        let links = Links::new(own);
         let core = Core::new(setup.core, saved, run, seed, now);
+        let links = Links::new(own, Seal::new(setup.secrets.as_ref(), core.me()));
         Engine {
             changes: Changes::new(setup.request_timeout, patience),
             clients: Clients::new(core.me(), setup.request_timeout, patience),
@@ -170,8 +174,9 @@ impl<T> Engine<T> {
         }
     }
 
-    /// A datagram came. What it holds that cannot be taken is counted.
-    pub(crate) fn datagram(&mut self, bytes: &[u8], now: Time) {
+    /// A datagram came. What it holds that cannot be taken is counted. The bytes may be
+    /// others afterwards.
+    pub(crate) fn datagram(&mut self, bytes: &mut [u8], now: Time) {
         self.links.receive(bytes, &mut self.core, &mut self.counts, now);
     }
 

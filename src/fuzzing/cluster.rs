@@ -98,6 +98,7 @@ impl Cluster {
             request_timeout: 10 * SECOND,
             snapshot_every: 10_000,
             keeps: Keeps::InMemory,
+            secrets: None,
         };
         Engine::new(setup, saved, life.run, self.rng.next(), host, self.now)
     }
@@ -176,8 +177,8 @@ impl Cluster {
         match self.travelling.front().map(|(at, ..)| *at).filter(|at| *at <= due) {
             Some(at) if at <= end => {
                 self.now = self.now.max(at);
-                if let Some((_, to, datagram)) = self.travelling.pop_front() {
-                    self.engines[to].datagram(&datagram, self.now);
+                if let Some((_, to, mut datagram)) = self.travelling.pop_front() {
+                    self.engines[to].datagram(&mut datagram, self.now);
                     self.flush(to);
                 }
             }
@@ -197,7 +198,7 @@ impl Cluster {
     /// Somebody sends this to a node, which takes it at once; gives the bytes of all
     /// that the node says right away.
     pub(super) fn inject(&mut self, to: usize, datagram: &[u8]) -> usize {
-        self.engines[to].datagram(datagram, self.now);
+        self.engines[to].datagram(&mut datagram.to_vec(), self.now);
         self.flush(to)
     }
 

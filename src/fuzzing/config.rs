@@ -5,7 +5,7 @@ use std::path::{self, Path};
 
 use serde_json::{Value, json};
 
-use crate::config::{Config, MAX_VALUE_BYTES, NodeSettings, Settings};
+use crate::config::{Config, MAX_VALUE_BYTES, NodeSettings, SecretFrom, Settings};
 use crate::core::Saved;
 use crate::core::types::{Incarnation, Life, Run, Time};
 use crate::driver;
@@ -107,6 +107,7 @@ fn sound(settings: &Settings) {
     let Settings {
         nodes,
         data_dir,
+        secret,
         heartbeat_us,
         election_timeout_us: (shortest, longest),
         failure_timeout_us,
@@ -136,6 +137,9 @@ fn sound(settings: &Settings) {
     assert!((ms..=3_600_000 * ms).contains(request_timeout_us), "{settings:?}");
     assert!((1..=1_000_000_000).contains(snapshot_every), "{settings:?}");
     assert!((1..=MAX_VALUE_BYTES).contains(max_value_bytes), "{settings:?}");
+    if let Some(SecretFrom::File(path)) = secret {
+        assert!(path.is_absolute(), "{settings:?}");
+    }
     if let Some(data_dir) = data_dir {
         let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
         assert!(data_dir.is_absolute() && directories(&names), "{settings:?}");
@@ -148,7 +152,7 @@ fn sound(settings: &Settings) {
 /// A node that is made of the settings speaks to the other nodes that it needs, at their
 /// addresses, and to nobody else.
 fn begins(config: &Config, name: &str) {
-    let setup = driver::engine_setup(config, name).expect("it is the name of a node");
+    let setup = driver::engine_setup(config, name, None).expect("it is the name of a node");
     let votes = setup.core.own.voter;
     // A learner leaves the others alone as long as somebody votes.
     let others = config.settings().nodes.iter();

@@ -8,7 +8,7 @@ use crate::core::membership::{Member, Membership};
 use crate::core::message::{Envelope, Message};
 use crate::core::types::{ClusterId, Entry, Payload};
 use crate::operation;
-use crate::wire::frame::{self, FrameWriter, HEADER_BYTES, Header, PARTS_LIMIT};
+use crate::wire::frame::{self, Closing, FrameWriter, HEADER_BYTES, Header, PARTS_LIMIT};
 use crate::wire::{Part, codec, decode_part, fragment};
 
 /// What has been decoded takes at most so many bytes of memory for each byte that
@@ -26,7 +26,7 @@ pub fn decoder(input: &[u8]) {
     opened(input);
     if input.len() >= HEADER_BYTES {
         let mut repaired = input.to_vec();
-        frame::repair(&mut repaired);
+        frame::close(&mut repaired);
         opened(&repaired);
     }
     opened(&behind_a_header(input));
@@ -39,11 +39,11 @@ pub(super) fn behind_a_header(body: &[u8]) -> Vec<u8> {
     let nobody = Envelope::ANYONE;
     let header = Header { cluster: ClusterId(7), from: nobody, to: nobody };
     let mut writer = FrameWriter::new();
-    writer.begin(&header, HEADER_BYTES + 2);
+    writer.begin(&header, HEADER_BYTES + 2, Closing::Checksum);
     assert!(writer.push(&[1]));
     let mut datagram = writer.finish()[..HEADER_BYTES].to_vec();
     datagram.extend_from_slice(body);
-    frame::repair(&mut datagram);
+    frame::close(&mut datagram);
     datagram
 }
 
@@ -52,7 +52,7 @@ fn opened(datagram: &[u8]) {
     let Ok(frame) = frame::open(datagram) else { return };
     assert!((1..=PARTS_LIMIT).contains(&frame.parts.clone().count()));
     let mut writer = FrameWriter::new();
-    writer.begin(&frame.header, datagram.len());
+    writer.begin(&frame.header, datagram.len(), Closing::Checksum);
     for bytes in frame.parts {
         assert!(writer.push(bytes), "a part that came does not fit where it came from");
         part(bytes);

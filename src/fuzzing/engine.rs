@@ -8,7 +8,7 @@ use crate::core::message::{Envelope, Message};
 use crate::core::types::{ClusterId, Incarnation, Index, Life, Run};
 use crate::core::{Failure, Hard};
 use crate::wire::fragment::{self, Fragment};
-use crate::wire::frame::{self, FrameWriter, HEADER_BYTES, Header, LOOPBACK_DATAGRAM};
+use crate::wire::frame::{self, Closing, FrameWriter, HEADER_BYTES, Header, LOOPBACK_DATAGRAM};
 use crate::wire::{Part, decode_part};
 
 use super::Feed;
@@ -165,7 +165,7 @@ impl Attack {
             _ => {}
         }
         if repaired && datagram.len() >= HEADER_BYTES {
-            frame::repair(&mut datagram);
+            frame::close(&mut datagram);
         }
         self.inject(to, datagram);
     }
@@ -374,7 +374,7 @@ impl Attack {
 /// A frame with these parts, as far as they fit.
 fn framed(header: &Header, parts: &[Vec<u8>]) -> Vec<u8> {
     let mut writer = FrameWriter::new();
-    writer.begin(header, LOOPBACK_DATAGRAM);
+    writer.begin(header, LOOPBACK_DATAGRAM, Closing::Checksum);
     let pushed = parts.iter().filter(|part| writer.push(part)).count();
     assert_eq!(
         pushed,

@@ -161,6 +161,7 @@ impl Simulation {
             beyond: false,
             disks: chance.permille(700),
             loopback: chance.permille(500),
+            sealed: seed % 3 == 2,
             storm: chance.between(2_000_000, 10_000_000),
             calm_start: chance.permille(700),
             request_timeout: *chance.pick(&[1_000_000, 3_000_000, 10_000_000]),
@@ -194,6 +195,13 @@ impl Simulation {
         let beyond = chance.permille(250);
         let Simulation { plan, sink, .. } = Simulation::new(seed);
         Simulation { plan: Plan { voters, spares, beyond, ..plan }, faults, sink }
+    }
+
+    /// Whether datagrams are sealed. If they are, each start of a node seals by the other
+    /// of two secrets, as if these were being changed.
+    pub fn sealed(mut self, sealed: bool) -> Simulation {
+        self.plan.sealed = sealed;
+        self
     }
 
     /// So many voters, 1 to [`VOTERS_LIMIT`].
@@ -322,13 +330,14 @@ impl Simulation {
     /// What the seed and the settings make of it, in a few words.
     pub fn describe(&self) -> String {
         let Plan { voters, learners, spares, disks, .. } = self.plan;
-        let Plan { loopback, clients, snapshot_every, .. } = self.plan;
-        let (disks, paths) = (
+        let Plan { loopback, clients, snapshot_every, sealed, .. } = self.plan;
+        let (sealed, disks, paths) = (
+            if sealed { "sealed " } else { "" },
             if disks { "disks" } else { "no disks" },
             if loopback { "long datagrams" } else { "datagrams of 1,400 bytes" },
         );
         format!(
-            "{voters} voters, {learners} learners, {spares} others, {disks}, {paths}, {clients} \
+            "{voters} voters, {learners} learners, {spares} others, {disks}, {sealed}{paths}, {clients} \
              clients, a snapshot every {snapshot_every} entries"
         )
     }

@@ -100,7 +100,7 @@ impl Running {
         self.waiting_bytes = 0;
         for input in self.waiting.drain(..) {
             match input {
-                Input::Datagram(bytes) => self.engine.datagram(&bytes, time),
+                Input::Datagram(mut bytes) => self.engine.datagram(&mut bytes, time),
                 Input::Request(ticket, kind) => self.engine.request(ticket, kind, time),
                 Input::Written(number) => self.engine.written(number, time),
                 Input::Saved => self.engine.saved(time),

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::core::lives::Neighbor;
 use crate::machine::StateMachine;
+use crate::secret::Secrets;
 
 use super::Chance;
 
@@ -41,6 +42,8 @@ pub(super) struct Plan {
     pub(super) disks: bool,
     /// Whether the nodes are on one machine: datagrams of 60,000 bytes, else 1,400.
     pub(super) loopback: bool,
+    /// Whether datagrams are sealed; then the secret is changed all the time.
+    pub(super) sealed: bool,
     /// How long the faults go on, in microseconds.
     pub(super) storm: u64,
     /// Whether the cluster is founded before the faults begin.
@@ -66,6 +69,15 @@ impl Plan {
         let first = self.voters + self.learners;
         let named = if place < first && !grown { first } else { self.size() };
         (0..named).filter(move |other| *other != place).map(|other| self.neighbor(other))
+    }
+
+    /// By what a node seals after so many starts: each time by the other of two secrets, as
+    /// if these were being changed.
+    pub(super) fn secrets(&self, starts: u64) -> Option<Secrets> {
+        let texts = ["01".repeat(31) + "00", "02".repeat(31) + "00"];
+        let first = (starts % 2) as usize;
+        let order = [first, 1 - first].map(|place| texts[place].as_str());
+        self.sealed.then(|| Secrets::parse(order).expect("two secrets"))
     }
 
     /// A line of the file: the first are voters, and so are spares.

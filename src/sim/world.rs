@@ -241,6 +241,7 @@ impl World {
             request_timeout: self.plan.request_timeout,
             snapshot_every: self.plan.snapshot_every,
             keeps: if self.plan.disks { Keeps::OnDisk } else { Keeps::InMemory },
+            secrets: self.plan.secrets(self.nodes[place].starts),
         }
     }
 

@@ -1,29 +1,35 @@
-//! One datagram: a header that says who speaks to whom, a checksum, and parts.
-//! There is one format. Numbers are little endian.
+//! One datagram: a header that says who speaks to whom, and parts. Numbers are
+//! little endian.
 //!
 //! ```text
 //!    0  4  magic               "KTKI"
 //!    4  1  format version      3
-//!    5  1  seal                0: a checksum alone
+//!    5  1  closing             0: a checksum; 1: a seal
 //!    6  8  cluster             0 while the sender is fresh
 //!   14  8  from, incarnation   the sender's log
 //!   22  8  from, run           the sender's start
 //!   30  8  to, incarnation     the addressee as the sender knows it,
 //!   38  8  to, run             zeros in a hello to a stranger
+//!  with a checksum:
 //!   46  4  CRC-32 (IEEE) over all other bytes of the datagram
-//!   50  .. parts, one or more, up to the end of the datagram:
-//!            varint  length of the part, 1 or more
-//!            ..      a kind byte and a body: a message (`codec`), a fragment
-//!                    or an acknowledgement of fragments (`fragment`)
+//!   50  .. parts, up to the end of the datagram
+//!  with a seal (`seal`):
+//!   46  4  by which secret
+//!   50  8  the sender's counter
+//!   58  .. parts, encrypted
+//!   -16 16 the tag, over all that stands before it
+//!
+//!  parts, one or more:
+//!       varint  length of the part, 1 or more
+//!       ..      a kind byte and a body: a message (`codec`), a fragment or an
+//!               acknowledgement of fragments (`fragment`)
 //! ```
 //!
-//! The checksum keeps out what a network corrupts, not what somebody forges.
-//! Sealing will be another value of the seal byte, with the sealed parts and
-//! what the seal needs in place of the checksum and the parts; until a build
-//! knows it, it refuses it.
+//! The checksum keeps out what a network corrupts, not what somebody forges; a seal
+//! keeps out both.
 //!
-//! `open` walks over all parts before it gives out the first one: a frame is
-//! taken as a whole or not at all.
+//! All parts are walked over before the first one is given out: a frame is taken as a
+//! whole or not at all.
 
 use std::net::SocketAddr;
 
@@ -36,12 +42,16 @@ use crate::encoding::cursor::{Cursor, put_varint, varint_len};
 const MAGIC: [u8; 4] = *b"KTKI";
 /// The version of the format drawn above.
 const VERSION: u8 = 3;
-/// The seal byte of a frame that has a checksum alone.
-const SEAL_CHECKSUM: u8 = 0;
-/// Where the checksum stands.
-const CHECKSUM_AT: usize = 46;
-/// How long the header is; the first part follows.
-pub const HEADER_BYTES: usize = CHECKSUM_AT + 4;
+/// Where the header ends that all frames have, and a checksum or a seal begins.
+pub(super) const CLOSING_AT: usize = 46;
+/// Where the first part stands in a frame with a checksum.
+pub const HEADER_BYTES: usize = CLOSING_AT + 4;
+/// Where the first part stands in a sealed frame.
+pub(super) const SEALED_HEADER_BYTES: usize = CLOSING_AT + 12;
+/// What stands behind the parts of a sealed frame.
+pub(super) const TAG_BYTES: usize = 16;
+/// What stands around the parts at most.
+const AROUND_PARTS: usize = SEALED_HEADER_BYTES + TAG_BYTES;
 
 /// At most so many parts does a frame have.
 pub const PARTS_LIMIT: usize = 4_096;
@@ -56,9 +66,38 @@ pub fn datagram_bytes(from: SocketAddr, to: SocketAddr) -> usize {
     if crate::core::is_near(from, to) { LOOPBACK_DATAGRAM } else { PATH_DATAGRAM }
 }
 
-/// The longest part that fits in a frame of `capacity` bytes with nothing else.
+/// The longest part that fits in a frame of `capacity` bytes with nothing else, sealed or
+/// not.
 pub const fn part_limit(capacity: usize) -> usize {
-    largest_part(capacity.saturating_sub(HEADER_BYTES))
+    largest_part(capacity.saturating_sub(AROUND_PARTS))
+}
+
+/// What keeps a frame from being changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Closing {
+    /// A checksum.
+    #[default]
+    Checksum,
+    /// A seal.
+    Seal,
+}
+
+impl Closing {
+    /// Where the parts begin.
+    const fn parts_at(self) -> usize {
+        match self {
+            Closing::Checksum => HEADER_BYTES,
+            Closing::Seal => SEALED_HEADER_BYTES,
+        }
+    }
+
+    /// How much comes behind the parts.
+    const fn behind_parts(self) -> usize {
+        match self {
+            Closing::Checksum => 0,
+            Closing::Seal => TAG_BYTES,
+        }
+    }
 }
 
 /// The longest part that fits in `room` bytes together with its own length.
@@ -87,8 +126,10 @@ pub struct Header {
 #[derive(Debug, Default)]
 pub struct FrameWriter {
     buffer: Vec<u8>,
+    /// Where the parts end at the latest.
     capacity: usize,
     parts: usize,
+    closing: Closing,
 }
 
 impl FrameWriter {
@@ -97,20 +138,23 @@ impl FrameWriter {
         FrameWriter::default()
     }
 
-    /// Begins a frame of at most `capacity` bytes; what was there is forgotten.
-    pub fn begin(&mut self, header: &Header, capacity: usize) {
-        assert!(part_limit(capacity) > 0, "no part fits in a datagram of {capacity} bytes");
+    /// Begins a frame of at most `capacity` bytes that will be closed in this way; what
+    /// was there is forgotten.
+    pub fn begin(&mut self, header: &Header, capacity: usize, closing: Closing) {
         self.buffer.clear();
-        self.capacity = capacity;
+        self.capacity = capacity.saturating_sub(closing.behind_parts());
+        let least = closing.parts_at() + 2;
+        assert!(self.capacity >= least, "no part fits in a datagram of {capacity} bytes");
         self.parts = 0;
+        self.closing = closing;
         self.buffer.extend_from_slice(&MAGIC);
-        self.buffer.extend_from_slice(&[VERSION, SEAL_CHECKSUM]);
+        self.buffer.extend_from_slice(&[VERSION, closing as u8]);
         let lives = [header.from, header.to].map(|life| [life.incarnation.0, life.run.0]);
         for number in [header.cluster.0].into_iter().chain(lives.into_iter().flatten()) {
             self.buffer.extend_from_slice(&number.to_le_bytes());
         }
-        assert_eq!(self.buffer.len(), CHECKSUM_AT, "the header is not as it is drawn");
-        self.buffer.extend_from_slice(&[0; 4]);
+        assert_eq!(self.buffer.len(), CLOSING_AT, "the header is not as it is drawn");
+        self.buffer.resize(closing.parts_at(), 0);
     }
 
     /// The longest part that still fits; 0 if none does.
@@ -169,17 +213,19 @@ impl FrameWriter {
         self.parts == 0
     }
 
-    /// The frame, complete, for another buffer to write the next one in.
+    /// The frame, complete but for what closes it, for another buffer to write the next
+    /// one in. It needs a part; `begin` starts the next one.
     pub fn take(&mut self, next: Vec<u8>) -> Vec<u8> {
-        self.finish();
+        assert!(self.parts > 0, "a frame without a part would be refused");
         std::mem::replace(&mut self.buffer, next)
     }
 
-    /// The frame, complete. It needs a part; `begin` starts the next one.
+    /// The frame, with its checksum.
+    #[cfg(any(test, fuzzing))]
     pub fn finish(&mut self) -> &[u8] {
         assert!(self.parts > 0, "a frame without a part would be refused");
-        let checksum = checksum(&self.buffer);
-        self.buffer[CHECKSUM_AT..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
+        assert_eq!(self.closing, Closing::Checksum, "only its seal closes it");
+        close(&mut self.buffer);
         &self.buffer
     }
 }
@@ -187,17 +233,15 @@ impl FrameWriter {
 /// The checksum of a datagram that is at least a header long.
 fn checksum(datagram: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&datagram[..CHECKSUM_AT]);
+    hasher.update(&datagram[..CLOSING_AT]);
     hasher.update(&datagram[HEADER_BYTES..]);
     hasher.finalize()
 }
 
-/// Puts the right checksum on a datagram that was changed on purpose; it must be
-/// a header long.
-#[cfg(any(test, fuzzing))]
-pub fn repair(datagram: &mut [u8]) {
+/// Puts the right checksum on a datagram, which must be a header long.
+pub fn close(datagram: &mut [u8]) {
     let sum = checksum(datagram);
-    datagram[CHECKSUM_AT..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
+    datagram[CLOSING_AT..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
 }
 
 /// A datagram that was opened: its checksum holds and its parts are whole.
@@ -209,8 +253,21 @@ pub struct Frame<'a> {
     pub parts: Parts<'a>,
 }
 
-/// Opens a datagram: checks everything but what the parts say (`pitfall 64`).
+/// Opens a datagram with a checksum: checks everything but what the parts say
+/// (`pitfall 64`).
 pub fn open(datagram: &[u8]) -> Result<Frame<'_>, Refusal> {
+    let (header, mut cursor) = read_header(datagram, Closing::Checksum)?;
+    if cursor.u32()? != checksum(datagram) {
+        return Err(Refusal::Checksum);
+    }
+    Frame::of(header, cursor.rest())
+}
+
+/// The header of a datagram that says it is closed in this way, and what is behind it.
+pub(super) fn read_header(
+    datagram: &[u8],
+    closing: Closing,
+) -> Result<(Header, Cursor<'_>), Refusal> {
     let mut cursor = Cursor::over(datagram);
     if cursor.array()? != MAGIC {
         return Err(Refusal::Magic);
@@ -218,31 +275,34 @@ pub fn open(datagram: &[u8]) -> Result<Frame<'_>, Refusal> {
     if cursor.u8()? != VERSION {
         return Err(Refusal::Version);
     }
-    if cursor.u8()? != SEAL_CHECKSUM {
-        return Err(Refusal::Seal);
+    if cursor.u8()? != closing as u8 {
+        return Err(Refusal::Closing);
     }
     let header = Header {
         cluster: ClusterId(cursor.u64()?),
         from: Life { incarnation: Incarnation(cursor.u64()?), run: Run(cursor.u64()?) },
         to: Life { incarnation: Incarnation(cursor.u64()?), run: Run(cursor.u64()?) },
     };
-    if cursor.u32()? != checksum(datagram) {
-        return Err(Refusal::Checksum);
-    }
-    let rest = cursor.rest();
-    if rest.is_empty() {
-        return Err(Refusal::Empty);
-    }
-    let mut unchecked = rest;
-    let mut parts = 0;
-    while !unchecked.is_empty() {
-        parts += 1;
-        if parts > PARTS_LIMIT {
-            return Err(Refusal::TooMany);
+    Ok((header, cursor))
+}
+
+impl Frame<'_> {
+    /// A frame of parts of which nobody has changed a bit.
+    pub(super) fn of(header: Header, rest: &[u8]) -> Result<Frame<'_>, Refusal> {
+        if rest.is_empty() {
+            return Err(Refusal::Empty);
         }
-        unchecked = split(unchecked)?.1;
+        let mut unchecked = rest;
+        let mut parts = 0;
+        while !unchecked.is_empty() {
+            parts += 1;
+            if parts > PARTS_LIMIT {
+                return Err(Refusal::TooMany);
+            }
+            unchecked = split(unchecked)?.1;
+        }
+        Ok(Frame { header, parts: Parts { rest } })
     }
-    Ok(Frame { header, parts: Parts { rest } })
 }
 
 /// The first part of some parts, and the others.
@@ -288,7 +348,7 @@ mod tests {
 
     fn frame_of(parts: &[Vec<u8>], capacity: usize) -> Vec<u8> {
         let mut writer = FrameWriter::new();
-        writer.begin(&header(), capacity);
+        writer.begin(&header(), capacity, Closing::Checksum);
         for part in parts {
             assert!(writer.push(part));
         }
@@ -305,7 +365,7 @@ mod tests {
             let part = vec![7; length];
             let [mut pushed, mut written] = [(); 2].map(|()| {
                 let mut writer = FrameWriter::new();
-                writer.begin(&header(), capacity);
+                writer.begin(&header(), capacity, Closing::Checksum);
                 assert!(writer.push(&vec![1; first + 1]));
                 writer
             });
@@ -318,7 +378,7 @@ mod tests {
     }
 
     fn with_checksum(mut datagram: Vec<u8>) -> Vec<u8> {
-        repair(&mut datagram);
+        close(&mut datagram);
         datagram
     }
 
@@ -376,7 +436,7 @@ mod tests {
         };
         assert_eq!(changed(0, b'X'), Refusal::Magic);
         assert_eq!(changed(4, 1), Refusal::Version);
-        assert_eq!(changed(5, 1), Refusal::Seal);
+        assert_eq!(changed(5, 1), Refusal::Closing);
         assert_eq!(open(&good[..49]).unwrap_err(), Refusal::TooShort);
         assert_eq!(open(&with_body(&[])).unwrap_err(), Refusal::Empty);
         assert_eq!(open(&with_body(&[0])).unwrap_err(), Refusal::Empty);
@@ -395,29 +455,31 @@ mod tests {
 
     #[test]
     fn the_longest_part_fits_and_a_longer_one_does_not() {
-        for capacity in (52..700).chain(16_380..16_500).chain([PATH_DATAGRAM, LOOPBACK_DATAGRAM]) {
-            let limit = part_limit(capacity);
-            let mut writer = FrameWriter::new();
-            writer.begin(&header(), capacity);
-            assert_eq!(writer.room(), limit);
-            assert!(!writer.push(&vec![1; limit + 1]));
-            assert!(writer.is_empty());
-            assert!(writer.push(&vec![1; limit]));
-            assert!(writer.finish().len() <= capacity);
-            assert_eq!(open(writer.finish()).unwrap().parts.count(), 1);
+        for capacity in (76..700).chain(16_380..16_500).chain([PATH_DATAGRAM, LOOPBACK_DATAGRAM]) {
+            for closing in [Closing::Checksum, Closing::Seal] {
+                let mut writer = FrameWriter::new();
+                writer.begin(&header(), capacity, closing);
+                let room = writer.room();
+                assert!(!writer.push(&vec![1; room + 1]));
+                assert!(writer.is_empty());
+                assert!(writer.push(&vec![1; room]));
+                let limit = part_limit(capacity);
+                assert!(if closing == Closing::Seal { room == limit } else { room > limit });
+                assert!(writer.take(Vec::new()).len() + closing.behind_parts() <= capacity);
+            }
         }
     }
 
     #[test]
     fn a_full_frame_takes_no_more_parts() {
         let mut writer = FrameWriter::new();
-        writer.begin(&header(), LOOPBACK_DATAGRAM);
+        writer.begin(&header(), LOOPBACK_DATAGRAM, Closing::Checksum);
         for _ in 0..PARTS_LIMIT {
             assert!(writer.push(&[1]));
         }
         assert!(!writer.push(&[1]));
         assert_eq!(open(writer.finish()).unwrap().parts.count(), PARTS_LIMIT);
-        writer.begin(&header(), LOOPBACK_DATAGRAM);
+        writer.begin(&header(), LOOPBACK_DATAGRAM, Closing::Checksum);
         assert!(writer.is_empty() && writer.push(&[1]));
     }
 
@@ -444,7 +506,7 @@ mod tests {
                 to: Life { incarnation: Incarnation(numbers[3]), run: Run(numbers[4]) },
             };
             let mut writer = FrameWriter::new();
-            writer.begin(&header, LOOPBACK_DATAGRAM);
+            writer.begin(&header, LOOPBACK_DATAGRAM, Closing::Checksum);
             for part in &parts {
                 prop_assert!(writer.push(part));
             }

@@ -1,16 +1,18 @@
 //! What passes between nodes, as bytes.
 //!
 //! ```text
-//!   Message ─► codec ─┬─ fits ─────────────────────► frame ─► udp ─► the other node
+//!   Message ─► codec ─┬─ fits ─────────────────────► frame ─► seal ─► udp ─► the other node
 //!                     └─ too long ─► fragment ─────►
 //!
-//!   datagram ─► frame::open ─► part ─► decode_part ─┬─ a message ────────────► core
-//!                                                   ├─ a fragment ─► Incoming ─► whole message ─► core
-//!                                                   └─ fragments have arrived ─► Outgoing
+//!   datagram ─► seal ─► frame ─► part ─► decode_part ─┬─ a message ────────────► core
+//!                                                     ├─ a fragment ─► Incoming ─► whole message ─► core
+//!                                                     └─ fragments have arrived ─► Outgoing
 //! ```
 //!
 //! - `codec` turns a message into a kind byte and a body, and back.
-//! - `frame` puts parts into one datagram under one header and one checksum.
+//! - `frame` puts parts into one datagram under one header.
+//! - `seal` closes a frame so that only who belongs can have made it; without a secret, by
+//!   a checksum.
 //! - `fragment` carries a message that is longer than a datagram.
 //! - `udp` makes the socket and says what a failed send means: a lost datagram.
 //!
@@ -26,6 +28,7 @@
 pub mod codec;
 pub mod fragment;
 pub mod frame;
+pub mod seal;
 pub mod udp;
 
 use crate::core::message::Message;

@@ -6,6 +6,7 @@
 
 pub mod chance;
 pub mod folder;
+pub mod forge;
 pub mod load;
 pub mod machine;
 pub mod narration;

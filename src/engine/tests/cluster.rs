@@ -109,6 +109,7 @@ impl Cluster {
             request_timeout: 10 * SECOND,
             snapshot_every: 10_000,
             keeps: Keeps::InMemory,
+            secrets: None,
         };
         let name = format!("node{node}");
         let replica = Replica::new(&name, Life { incarnation, run }, None, Vec::new());
@@ -330,8 +331,10 @@ impl Cluster {
         match arrival.filter(|at| *at <= due) {
             Some(at) if at <= end => {
                 self.now = self.now.max(at);
-                let Some(Reverse((_, _, to, bytes))) = self.travelling.pop() else { return true };
-                self.engines[to].datagram(&bytes, self.now);
+                let Some(Reverse((_, _, to, mut bytes))) = self.travelling.pop() else {
+                    return true;
+                };
+                self.engines[to].datagram(&mut bytes, self.now);
                 self.flush(to);
             }
             None if due <= end => {

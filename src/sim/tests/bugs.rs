@@ -64,7 +64,7 @@ pub(in super::super) fn rewritten(
 ) -> Vec<u8> {
     let Ok(frame) = frame::open(datagram) else { return datagram.to_vec() };
     let mut writer = frame::FrameWriter::new();
-    writer.begin(&frame.header, datagram.len() + 200);
+    writer.begin(&frame.header, datagram.len() + 200, frame::Closing::Checksum);
     for part in frame.parts {
         match decode_part(part) {
             Ok(Part::Message(message)) => {
