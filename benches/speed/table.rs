@@ -55,6 +55,7 @@ impl Case {
 const CASES: &[Case] = &[
     case(&[("one client, one core", "p50_us")], "load --k 1", ALL).pinned().quick(),
     case(&[("one client", "p50_us"), ("    99 % within", "p99_us")], "load --k 1", ALL).quick(),
+    case(&[("    sealed", "p50_us")], "load --k 1 --sealed", OURS).quick(),
     case(&[("64 outstanding", "per_s")], "load --k 64", ALL).quick(),
     case(
         &[("1,024 outstanding", "per_s"), ("    CPU a commit", "cpu_us_per_commit")],
@@ -62,6 +63,7 @@ const CASES: &[Case] = &[
         ALL,
     )
     .quick(),
+    case(&[("    sealed", "per_s")], "load --k 1024 --sealed", OURS).quick(),
     case(&[("16,384 outstanding", "per_s")], "load --k 16384", ALL),
     case(&[("1,024 of 1 KB", "per_s")], "load --k 1024 --size 1024", ALL).quick(),
     case(&[("64 threads that wait", "per_s")], "threads --k 64", ALL).quick(),

@@ -12,7 +12,7 @@ use crate::measure::{self, Asked, closed_loop};
 /// The leader falls silent, over and over: how long until the next commit, with a client
 /// at each of the others.
 pub fn failover(asked: &Asked) -> Result<(), Box<dyn Error>> {
-    let cluster = Cluster::start(asked.nodes, asked.durable.as_deref(), &json!({}))?;
+    let cluster = Cluster::start(asked, asked.durable.as_deref(), &json!({}))?;
     let began = Instant::now();
     let mut dead = None;
     while began.elapsed() < asked.seconds {
@@ -45,7 +45,7 @@ pub fn failover(asked: &Asked) -> Result<(), Box<dyn Error>> {
 pub fn catch_up(asked: &Asked) -> Result<(), Box<dyn Error>> {
     for (way, snapshot_every) in [("log", 100_000_000), ("snapshot", 10_000)] {
         let keys = json!({"snapshot_every": snapshot_every});
-        let cluster = Cluster::start(asked.nodes, asked.durable.as_deref(), &keys)?;
+        let cluster = Cluster::start(asked, asked.durable.as_deref(), &keys)?;
         let leader = cluster.leader(None)?;
         let away = (leader + 1) % asked.nodes;
         cluster.nodes[away].stop();

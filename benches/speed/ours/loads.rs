@@ -56,7 +56,7 @@ impl Client for Queries<'_> {
 }
 
 pub fn measure(asked: &Asked) -> Result<(), Box<dyn Error>> {
-    let cluster = Cluster::start(asked.nodes, asked.durable.as_deref(), &json!({}))?;
+    let cluster = Cluster::start(asked, asked.durable.as_deref(), &json!({}))?;
     let leader = &cluster.nodes[cluster.leader(None)?];
     for &size in &asked.size {
         for &k in &asked.k {

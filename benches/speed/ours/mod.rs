@@ -27,12 +27,13 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// So many voters, started, with a leader that has committed.
+    /// As many voters as are asked for, started, with a leader that has committed.
     pub fn start(
-        nodes: usize,
+        asked: &Asked,
         durable: Option<&Path>,
         keys: &Value,
     ) -> Result<Cluster, Box<dyn Error>> {
+        let nodes = asked.nodes;
         // Nobody else gets the ports while all of them are held.
         let held: Vec<UdpSocket> =
             (0..nodes).map(|_| UdpSocket::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
@@ -47,6 +48,9 @@ impl Cluster {
         let scratch = durable.map(Scratch::below).transpose()?;
         if let Some(scratch) = &scratch {
             file["data_dir"] = json!(scratch.path());
+        }
+        if asked.sealed {
+            file["secret"] = json!(SECRET);
         }
         for (key, value) in keys.as_object().into_iter().flatten() {
             file[key] = value.clone();
@@ -91,19 +95,19 @@ impl Cluster {
     }
 }
 
+/// Of the clusters that seal.
+const SECRET: &str = "5f10c3a94e77b2d806f1aa3c9be4d265708192a3b4c5d6e7f8091a2b3c4d5e6f";
+
 /// A value whose JSON has so many bytes.
 pub fn value(size: usize) -> Value {
     Value::String("x".repeat(size.saturating_sub(2)))
 }
 
 pub fn measure(asked: &Asked) -> Result<(), Box<dyn Error>> {
-    if asked.sealed {
-        return Err("there is no sealing yet".into());
-    }
     match asked.test {
         Test::Load | Test::Threads | Test::Queries => loads::measure(asked),
         Test::Idle => {
-            let _cluster = Cluster::start(asked.nodes, asked.durable.as_deref(), &json!({}))?;
+            let _cluster = Cluster::start(asked, asked.durable.as_deref(), &json!({}))?;
             std::thread::sleep(Duration::from_secs(1));
             measure::idle_line(NAME, asked.seconds);
             Ok(())
