@@ -54,6 +54,8 @@ impl Head {
 pub struct Forger {
     hkdf: Option<Hkdf<Sha256>>,
     counter: u64,
+    /// The last key that was needed, and whose it is.
+    key: Option<([u64; 2], Aes256Gcm)>,
 }
 
 impl Forger {
@@ -63,7 +65,7 @@ impl Forger {
         let secret: Vec<u8> = (0..32).map(|at| secret(at).expect("digits")).collect();
         let hkdf = sealed.then(|| Hkdf::new(Some(b"kontiki seal 1"), &secret));
         // Behind whatever the run in whose name this is has sent itself.
-        Forger { hkdf, counter: 1 << 31 }
+        Forger { hkdf, counter: 1 << 31, key: None }
     }
 
     /// A frame with this body, parts or not.
@@ -81,25 +83,22 @@ impl Forger {
                 close(&mut frame);
             }
             Some(hkdf) => {
-                let (mut name, mut key) = ([0; 4], [0; 32]);
-                let numbers = head.from.map(u64::to_le_bytes);
-                let epoch = ((self.counter >> 32) as u32).to_le_bytes();
+                let mut name = [0; 4];
                 hkdf.expand(b"name", &mut name).expect("a name");
-                let about: [&[u8]; 4] = [b"run", &numbers[0], &numbers[1], &epoch];
-                hkdf.expand_multi_info(&about, &mut key).expect("a key");
                 frame.extend_from_slice(&name);
                 frame.extend_from_slice(&self.counter.to_le_bytes());
                 let mut nonce = [0; 12];
                 nonce[4..].copy_from_slice(&self.counter.to_be_bytes());
                 self.counter += 1;
+                if self.key.as_ref().is_none_or(|(of, _)| *of != head.from) {
+                    self.key = Some((head.from, key(hkdf, head.from)));
+                }
+                let (_, cipher) = self.key.as_ref().expect("it was made");
                 let mut body = body.to_vec();
-                let sealed = Aes256Gcm::new(&key.into()).encrypt_inout_detached(
-                    &nonce.into(),
-                    &frame,
-                    body.as_mut_slice().into(),
-                );
+                let parts = body.as_mut_slice().into();
+                let tag = cipher.encrypt_inout_detached(&nonce.into(), &frame, parts);
                 frame.extend_from_slice(&body);
-                frame.extend_from_slice(&sealed.expect("it is short"));
+                frame.extend_from_slice(&tag.expect("it is short"));
             }
         }
         frame
@@ -112,6 +111,14 @@ impl Forger {
         body.extend_from_slice(part);
         self.frame(head, &body)
     }
+}
+
+/// The key of a run, in its first epoch.
+fn key(hkdf: &Hkdf<Sha256>, of: Life) -> Aes256Gcm {
+    let (numbers, mut key) = (of.map(u64::to_le_bytes), [0; 32]);
+    let about: [&[u8]; 4] = [b"run", &numbers[0], &numbers[1], &[0; 4]];
+    hkdf.expand_multi_info(&about, &mut key).expect("a key");
+    Aes256Gcm::new(&key.into())
 }
 
 /// Appends a varint.
