@@ -11,6 +11,8 @@ use crate::engine::{Engine, Host, Keeps, Output, Setup};
 use crate::error::RequestError;
 use crate::replica::Replica;
 use crate::request::{Answer, Request};
+use crate::secret::Secrets;
+use crate::wire::seal::Seal;
 
 pub(super) const NODES: usize = 3;
 pub(super) const MILLISECOND: u64 = 1_000;
@@ -21,6 +23,7 @@ const TRIP: u64 = 100;
 const EVENTS_A_SECOND: u64 = 20_000;
 
 pub(super) struct Cluster {
+    secrets: Option<Secrets>,
     engines: Vec<Engine<u64>>,
     output: Output<u64>,
     now: Time,
@@ -40,8 +43,11 @@ fn address(node: usize) -> SocketAddr {
 
 impl Cluster {
     /// Three nodes that have never spoken.
-    pub(super) fn new(seed: u64) -> Cluster {
+    pub(super) fn new(seed: u64, sealed: bool) -> Cluster {
+        let secret = "5a".repeat(31) + "00";
+        let secrets = Secrets::parse([secret.as_str()]).expect("a secret");
         let mut cluster = Cluster {
+            secrets: sealed.then_some(secrets),
             engines: Vec::new(),
             output: Output::default(),
             now: Time(1),
@@ -61,8 +67,8 @@ impl Cluster {
     }
 
     /// Three nodes that have a leader and have committed a value at each.
-    pub(super) fn founded(seed: u64) -> Cluster {
-        let mut cluster = Cluster::new(seed);
+    pub(super) fn founded(seed: u64, sealed: bool) -> Cluster {
+        let mut cluster = Cluster::new(seed, sealed);
         for node in 0..NODES {
             let ticket = cluster.request(node);
             let reply = cluster.answer_within(10 * SECOND, ticket);
@@ -98,7 +104,7 @@ impl Cluster {
             request_timeout: 10 * SECOND,
             snapshot_every: 10_000,
             keeps: Keeps::InMemory,
-            secrets: None,
+            secrets: self.secrets.clone(),
         };
         Engine::new(setup, saved, life.run, self.rng.next(), host, self.now)
     }
@@ -114,6 +120,12 @@ impl Cluster {
         if remembers {
             self.engines[node] = self.engine(node, saved);
         }
+    }
+
+    /// How one would close and open datagrams who holds the secret, if there is one, and has
+    /// heard nothing yet.
+    pub(super) fn seal_of(&self, own: Life) -> Seal {
+        Seal::new(self.secrets.as_ref(), own)
     }
 
     pub(super) fn engine_of(&self, node: usize) -> &Engine<u64> {

@@ -6,9 +6,13 @@ use bytes::Bytes;
 
 use crate::core::membership::{Member, Membership};
 use crate::core::message::{Envelope, Message};
-use crate::core::types::{ClusterId, Entry, Payload};
+use crate::core::types::{ClusterId, Entry, Incarnation, Life, Payload, Run};
 use crate::operation;
-use crate::wire::frame::{self, Closing, FrameWriter, HEADER_BYTES, Header, PARTS_LIMIT};
+use crate::secret::Secrets;
+use crate::wire::frame::{
+    self, Closing, FrameWriter, HEADER_BYTES, Header, PARTS_LIMIT, SEALED_HEADER_BYTES,
+};
+use crate::wire::seal::Seal;
 use crate::wire::{Part, codec, decode_part, fragment};
 
 /// What has been decoded takes at most so many bytes of memory for each byte that
@@ -21,7 +25,7 @@ const MEMORY_LEAST: usize = 256;
 /// Any bytes are refused, or are the one spelling of what they are decoded to, and
 /// what they are decoded to takes memory in proportion to them. The bytes are
 /// taken as a datagram, as one whose checksum is right, as all that stands behind a
-/// good header, as a part, and as a client's operation.
+/// good header or a good seal, as a part, and as a client's operation.
 pub fn decoder(input: &[u8]) {
     opened(input);
     if input.len() >= HEADER_BYTES {
@@ -30,6 +34,8 @@ pub fn decoder(input: &[u8]) {
         opened(&repaired);
     }
     opened(&behind_a_header(input));
+    unsealed(input);
+    sealed(input);
     part(input);
     operation::check_one_form(input);
 }
@@ -44,6 +50,53 @@ pub(super) fn behind_a_header(body: &[u8]) -> Vec<u8> {
     let mut datagram = writer.finish()[..HEADER_BYTES].to_vec();
     datagram.extend_from_slice(body);
     frame::close(&mut datagram);
+    datagram
+}
+
+fn secrets() -> Secrets {
+    let secrets = [1, 2].map(|number| format!("{number:02x}").repeat(31) + "00");
+    Secrets::parse(secrets.iter().map(String::as_str)).expect("secrets")
+}
+
+/// Nobody without the secret makes a datagram that opens, and what does not open is as it
+/// was. Also where all is right but the seal.
+fn unsealed(input: &[u8]) {
+    let own = Life { incarnation: Incarnation(3), run: Run(4) };
+    let mut seal = Seal::new(Some(&secrets()), own);
+    let mut good = behind_a_seal(&[1, 1]);
+    for datagram in [&mut input.to_vec(), &mut [&good[..SEALED_HEADER_BYTES], input].concat()] {
+        let before = datagram.clone();
+        if before != good {
+            assert!(seal.open(datagram, |_| false).is_err(), "a forgery is taken");
+            assert_eq!(*datagram, before, "what does not open is changed");
+        }
+    }
+    assert!(seal.open(&mut good, |_| false).is_ok());
+}
+
+/// Behind a good seal may stand what can stand behind a good checksum.
+fn sealed(input: &[u8]) {
+    let own = Life { incarnation: Incarnation(3), run: Run(4) };
+    let mut seal = Seal::new(Some(&secrets()), own);
+    let mut datagram = behind_a_seal(input);
+    let clear = behind_a_header(input);
+    let expected = frame::open(&clear).map(|frame| frame.parts.collect::<Vec<_>>());
+    let found = seal.open(&mut datagram, |_| false).map(|frame| frame.parts.collect::<Vec<_>>());
+    assert_eq!(found, expected, "a seal changes what is sealed");
+}
+
+/// A datagram of a run that holds the secret, with these bytes behind its header.
+fn behind_a_seal(body: &[u8]) -> Vec<u8> {
+    let [from, to] = [1, 3].map(|n| Life { incarnation: Incarnation(n), run: Run(n + 1) });
+    let mut seal = Seal::new(Some(&secrets()), from);
+    let header = Header { cluster: ClusterId(7), from, to };
+    let mut writer = FrameWriter::new();
+    writer.begin(&header, SEALED_HEADER_BYTES + 100, Closing::Seal);
+    assert!(writer.push(&[1]));
+    let mut datagram = writer.take(Vec::new());
+    datagram.truncate(SEALED_HEADER_BYTES);
+    datagram.extend_from_slice(body);
+    seal.close(&mut datagram);
     datagram
 }
 

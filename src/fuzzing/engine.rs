@@ -8,8 +8,8 @@ use crate::core::message::{Envelope, Message};
 use crate::core::types::{ClusterId, Incarnation, Index, Life, Run};
 use crate::core::{Failure, Hard};
 use crate::wire::fragment::{self, Fragment};
-use crate::wire::frame::{self, Closing, FrameWriter, HEADER_BYTES, Header, LOOPBACK_DATAGRAM};
-use crate::wire::{Part, decode_part};
+use crate::wire::frame::{self, Frame, FrameWriter, HEADER_BYTES, Header, LOOPBACK_DATAGRAM};
+use crate::wire::{Part, Refusal, decode_part};
 
 use super::Feed;
 use super::cluster::{Cluster, MILLISECOND, NODES, SECOND};
@@ -19,11 +19,15 @@ use super::forge::{self, Known};
 const STEPS_MOST: usize = 200;
 /// So often is one datagram sent again in a row, at most.
 const AGAIN_MOST: usize = 32;
+/// More than stands around the parts of any datagram.
+const AROUND: usize = 80;
+/// Behind what any run has sent itself.
+const FORGED_FROM: u64 = 1 << 31;
 /// A stranger may lengthen what a core shows of its peers by so much: who claims to
 /// be whom, and when anybody was heard.
 const SHOWN_MORE: usize = 500;
 
-/// Three nodes, founded or not, and between what they say to each other, in virtual
+/// Three nodes, founded or not, with a secret or without, and between what they say to each other, in virtual
 /// time: garbage, their own datagrams damaged, changed, late and again, those of an
 /// earlier cluster and of earlier lives, messages and fragments of strangers and
 /// messages forged in a member's name; requests and restarts besides.
@@ -35,7 +39,8 @@ const SHOWN_MORE: usize = 500;
 /// not answered, and a hello with no more than came. Unless a message was forged in a
 /// member's name, which a checksum cannot keep out, no node fails, all requests are
 /// answered, what is committed is the same everywhere, and all nodes commit what they
-/// are asked within seconds.
+/// are asked within seconds. With a secret the same is true of who does not hold it,
+/// whatever they forge; strangers and forgers are then such that do.
 pub fn engine(input: &[u8]) {
     let mut feed = Feed::new(input);
     let mut attack = Attack::new(feed.byte());
@@ -50,6 +55,9 @@ pub fn engine(input: &[u8]) {
 
 struct Attack {
     cluster: Cluster,
+    sealed: bool,
+    /// So many datagrams were closed by hand.
+    closed: u64,
     /// Whether a message was forged in a member's name.
     forged: bool,
     /// Whether a node has lost its memory: no second one may.
@@ -84,18 +92,21 @@ struct State {
 }
 
 /// What a cluster at the same addresses said before this one.
-fn earlier_tape() -> &'static [(usize, Vec<u8>)] {
-    static TAPE: OnceLock<Vec<(usize, Vec<u8>)>> = OnceLock::new();
-    TAPE.get_or_init(|| Cluster::founded(1).tape().to_vec())
+fn earlier_tape(sealed: bool) -> &'static [(usize, Vec<u8>)] {
+    type Tape = Vec<(usize, Vec<u8>)>;
+    static TAPES: [OnceLock<Tape>; 2] = [OnceLock::new(), OnceLock::new()];
+    TAPES[usize::from(sealed)].get_or_init(|| Cluster::founded(1, sealed).tape().to_vec())
 }
 
 impl Attack {
     fn new(choice: u8) -> Attack {
+        let sealed = choice >= 128;
         let cluster = match choice % 4 {
-            0 => Cluster::new(2),
-            seed => Cluster::founded(2 + u64::from(seed)),
+            0 => Cluster::new(2, sealed),
+            seed => Cluster::founded(2 + u64::from(seed), sealed),
         };
-        Attack { cluster, forged: false, forgot: false, last: (0, Vec::new()) }
+        let last = (0, Vec::new());
+        Attack { cluster, sealed, closed: 0, forged: false, forgot: false, last }
     }
 
     fn step(&mut self, feed: &mut Feed<'_>) {
@@ -117,14 +128,16 @@ impl Attack {
             8 => {
                 let message = forge::message(feed, &self.known(node));
                 let header = self.header(feed, node);
-                self.inject(node, framed(&header, &[forge::encoded(&message)]));
+                let datagram = self.framed(&header, &[forge::encoded(&message)]);
+                self.inject(node, datagram);
             }
             9 => {
                 let count = 1 + feed.below(64);
                 let part = feed.take(count).to_vec();
                 let header = self.header(feed, node);
                 if !part.is_empty() {
-                    self.inject(node, framed(&header, &[part]));
+                    let datagram = self.framed(&header, &[part]);
+                    self.inject(node, datagram);
                 }
             }
             10 => self.hello(feed, node),
@@ -146,8 +159,8 @@ impl Attack {
 
     /// Something that was sent to a node: lately, or by an earlier cluster.
     fn taped(&self, feed: &mut Feed<'_>) -> (usize, Vec<u8>) {
-        let tape = if feed.below(4) == 0 { earlier_tape() } else { self.cluster.tape() };
-        let tape = if tape.is_empty() { earlier_tape() } else { tape };
+        let tape = if feed.below(4) == 0 { earlier_tape(self.sealed) } else { self.cluster.tape() };
+        let tape = if tape.is_empty() { earlier_tape(self.sealed) } else { tape };
         let back = feed.below(tape.len().min(512));
         tape[tape.len() - 1 - back].clone()
     }
@@ -164,7 +177,8 @@ impl Attack {
             1 => datagram.extend_from_slice(feed.take(8)),
             _ => {}
         }
-        if repaired && datagram.len() >= HEADER_BYTES {
+        // Who cannot seal cannot repair either.
+        if repaired && !self.sealed && datagram.len() >= HEADER_BYTES {
             frame::close(&mut datagram);
         }
         self.inject(to, datagram);
@@ -173,7 +187,8 @@ impl Attack {
     /// Something that was sent, by or to somebody else.
     fn readdressed(&mut self, feed: &mut Feed<'_>) {
         let (to, datagram) = self.taped(feed);
-        let Ok(opened) = frame::open(&datagram) else { return };
+        let mut datagram = datagram;
+        let Ok(opened) = opened(&self.cluster, &mut datagram) else { return };
         let mut header = opened.header;
         let change = 1 + u64::from(feed.byte());
         match feed.below(7) {
@@ -186,7 +201,8 @@ impl Attack {
             _ => header.to = self.cluster.life(to),
         }
         let parts: Vec<Vec<u8>> = opened.parts.map(<[u8]>::to_vec).collect();
-        self.inject(to, framed(&header, &parts));
+        let datagram = self.framed(&header, &parts);
+        self.inject(to, datagram);
     }
 
     /// A hello of a life that nobody has, or that somebody has.
@@ -200,7 +216,8 @@ impl Attack {
         let cluster = self.some_cluster(feed);
         let parts: Vec<Vec<u8>> =
             (0..=feed.below(3)).map(|_| forge::encoded(&forge::hello(feed))).collect();
-        self.inject(to, framed(&Header { cluster, from, to: to_life }, &parts));
+        let datagram = self.framed(&Header { cluster, from, to: to_life }, &parts);
+        self.inject(to, datagram);
     }
 
     /// A fragment of a message that is never completed, or of one that is.
@@ -219,7 +236,8 @@ impl Attack {
         };
         let mut part = Vec::new();
         fragment::put_fragment(&piece, &mut part);
-        self.inject(to, framed(&header, &[part]));
+        let datagram = self.framed(&header, &[part]);
+        self.inject(to, datagram);
     }
 
     /// A member speaks to this node, or somebody who is not quite that.
@@ -270,13 +288,18 @@ impl Attack {
 
     /// What a node must make of it. Nothing is a stranger's that could be believed.
     fn verdict(&self, to: usize, datagram: &[u8]) -> Verdict {
-        let Ok(frame) = frame::open(datagram) else { return Verdict::Unreadable };
-        let is_earlier = || earlier_tape().iter().any(|(_, taped)| taped == datagram);
+        let mut copy = datagram.to_vec();
+        let Ok(frame) = opened(&self.cluster, &mut copy) else { return Verdict::Unreadable };
+        let is_earlier = || earlier_tape(self.sealed).iter().any(|(_, taped)| taped == datagram);
         if self.cluster.was_sent(datagram) || is_earlier() {
             return Verdict::Replayed;
         }
         let core = self.cluster.core(to);
         let Header { cluster, from, to } = frame.header;
+        // A seal of a run makes what that run says itself too old, whatever is in it.
+        if self.sealed && (0..NODES).any(|node| self.cluster.life(node) == frame.header.from) {
+            return Verdict::Forged;
+        }
         // Who can echo has seen what only the member was asked.
         let echoes = |part| matches!(decode_part(part), Ok(Part::Message(Message::Hello(hello))) if hello.echo != 0);
         if frame.parts.clone().any(echoes) {
@@ -308,11 +331,8 @@ impl Attack {
             }
             Verdict::Foreign => {
                 let (before, bytes_before) = (self.state(to), self.shown_peers(to).len());
-                let most = if self.may_be_answered(to, &datagram) {
-                    datagram.len() + HEADER_BYTES
-                } else {
-                    0
-                };
+                let most =
+                    if self.may_be_answered(to, &datagram) { datagram.len() + AROUND } else { 0 };
                 let answered = self.cluster.inject(to, &datagram);
                 assert_eq!(self.state(to), before, "a stranger changed it");
                 assert!(answered <= most, "{answered} bytes for {} that came", datagram.len());
@@ -341,9 +361,28 @@ impl Attack {
     fn may_be_answered(&self, to: usize, datagram: &[u8]) -> bool {
         let is_hello = |part| matches!(decode_part(part), Ok(Part::Message(Message::Hello(_))));
         let meant = [Envelope::ANYONE, self.cluster.life(to)];
-        frame::open(datagram).is_ok_and(|frame| {
+        opened(&self.cluster, &mut datagram.to_vec()).is_ok_and(|frame| {
             meant.contains(&frame.header.to) && frame.parts.clone().any(is_hello)
         })
+    }
+
+    /// A frame with these parts, closed as it should be by whom it says.
+    fn framed(&mut self, header: &Header, parts: &[Vec<u8>]) -> Vec<u8> {
+        let mut seal = self.cluster.seal_of(header.from);
+        self.closed += 1;
+        seal.has_closed(FORGED_FROM + self.closed);
+        let mut writer = FrameWriter::new();
+        writer.begin(header, LOOPBACK_DATAGRAM, seal.closing());
+        let pushed = parts.iter().filter(|part| writer.push(part)).count();
+        assert_eq!(
+            pushed,
+            parts.len(),
+            "parts of {} do not fit",
+            parts.iter().map(Vec::len).sum::<usize>()
+        );
+        let mut datagram = writer.take(Vec::new());
+        seal.close(&mut datagram);
+        datagram
     }
 
     fn settle(mut self) {
@@ -371,16 +410,7 @@ impl Attack {
     }
 }
 
-/// A frame with these parts, as far as they fit.
-fn framed(header: &Header, parts: &[Vec<u8>]) -> Vec<u8> {
-    let mut writer = FrameWriter::new();
-    writer.begin(header, LOOPBACK_DATAGRAM, Closing::Checksum);
-    let pushed = parts.iter().filter(|part| writer.push(part)).count();
-    assert_eq!(
-        pushed,
-        parts.len(),
-        "parts of {} do not fit",
-        parts.iter().map(Vec::len).sum::<usize>()
-    );
-    writer.finish().to_vec()
+/// A datagram, opened by one who holds the secret, if there is one.
+fn opened<'a>(cluster: &Cluster, datagram: &'a mut [u8]) -> Result<Frame<'a>, Refusal> {
+    cluster.seal_of(Envelope::ANYONE).open(datagram, |_| false)
 }

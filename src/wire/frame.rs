@@ -47,7 +47,7 @@ pub(super) const CLOSING_AT: usize = 46;
 /// Where the first part stands in a frame with a checksum.
 pub const HEADER_BYTES: usize = CLOSING_AT + 4;
 /// Where the first part stands in a sealed frame.
-pub(super) const SEALED_HEADER_BYTES: usize = CLOSING_AT + 12;
+pub const SEALED_HEADER_BYTES: usize = CLOSING_AT + 12;
 /// What stands behind the parts of a sealed frame.
 pub(super) const TAG_BYTES: usize = 16;
 /// What stands around the parts at most.
