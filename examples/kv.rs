@@ -9,7 +9,8 @@
 //! ```
 //!
 //! - `kv/resp.rs` has the protocol, `kv/commands.rs` what each command does, `kv/store.rs` the state
-//!   machine and its two boards: a map in memory, a database on disk. Here is the rest.
+//!   machine and its two boards, a map in memory and a database on disk; `kv/here.rs` answers what
+//!   needs no agreement. Here is the rest: what makes a cluster of it.
 //! - The commands that a client sent together go to the cluster together. If all of them only read,
 //!   they are one `Request::query`: linearizable, and nothing is written. If one of them writes,
 //!   they are one entry of the log, its reads included, so each sees what was before it and nothing
@@ -35,12 +36,15 @@ use kontiki::{Config, Pending, RaftNode, Request, RequestError};
 use redis_protocol::resp2::types::OwnedFrame as Frame;
 use serde_json::{Value, json};
 
-use crate::commands::{COMMANDS, Kind, bulk, count, error, kind, ok, unknown_part, wrong_number};
+use crate::commands::{Kind, error, kind};
+use crate::here::here;
 use crate::resp::{Pipeline, Words, bytes, encode, text};
 use crate::store::{Disk, Memory, Store};
 
 #[path = "kv/commands.rs"]
 mod commands;
+#[path = "kv/here.rs"]
+mod here;
 #[path = "kv/resp.rs"]
 mod resp;
 #[path = "kv/store.rs"]
@@ -121,8 +125,9 @@ fn run(Arguments { file, name, address, data, redb }: Arguments) -> Result<(), B
     let mut database = None;
     if let Some(dir) = data {
         fs::create_dir_all(&dir)?;
-        database = redb.then(|| PathBuf::from(&dir).join(format!("{name}.redb")));
-        config = config.with(json!({ "data_dir": fs::canonicalize(dir)? }))?;
+        let dir = fs::canonicalize(dir)?;
+        database = redb.then(|| dir.join(format!("{name}.redb")));
+        config = config.with(json!({ "data_dir": dir.to_str() }))?;
     }
     let config = config.state_machine(move |_| match &database {
         Some(path) => Disk::open(path).map(|board| Store::new(Box::new(board))),
@@ -220,58 +225,4 @@ fn ask(node: &RaftNode, commands: &[Vec<String>], writes: bool) -> Result<Vec<Va
             Err(error(&format!("{word} {failure}")))
         }
     }
-}
-
-/// What this node answers by itself.
-fn here(node: &RaftNode, words: &Words) -> Frame {
-    let argument = |place: usize| words.get(place).map(|word| word.to_ascii_uppercase());
-    match (words[0].to_ascii_uppercase().as_slice(), argument(1).as_deref()) {
-        (b"PING", None) => Frame::SimpleString(b"PONG".to_vec()),
-        (b"PING", Some(_)) if words.len() > 2 => wrong_number(&words[0]),
-        (b"PING" | b"ECHO", _) => bulk(words.get(1).cloned()),
-        (b"INFO", _) => bulk(Some(info(node).into_bytes())),
-        (b"COMMAND", None) => Frame::Array(COMMANDS.iter().map(described).collect()),
-        (b"COMMAND", Some(b"COUNT")) => count(COMMANDS.len()),
-        (b"COMMAND", Some(b"DOCS")) => Frame::Array(Vec::new()),
-        // There is nothing to set; redis-benchmark looks, and clients say who they are.
-        (b"CONFIG", Some(b"GET")) => Frame::Array(
-            words[2..]
-                .iter()
-                .flat_map(|name| [name.clone(), Vec::new()])
-                .map(Frame::BulkString)
-                .collect(),
-        ),
-        (b"CLIENT", Some(b"SETNAME" | b"SETINFO")) => ok(),
-        _ => unknown_part(words),
-    }
-}
-
-fn described((name, arity, kind, keys): &(&str, i64, Kind, [i64; 3])) -> Frame {
-    let flags = match kind {
-        Kind::Write => vec![Frame::SimpleString(b"write".to_vec())],
-        Kind::Read => vec![Frame::SimpleString(b"readonly".to_vec())],
-        Kind::Here => Vec::new(),
-    };
-    let name = Frame::BulkString(name.as_bytes().to_vec());
-    let [first, last, step] = keys.map(Frame::Integer);
-    Frame::Array(vec![name, Frame::Integer(*arity), Frame::Array(flags), first, last, step])
-}
-
-/// What this node knows, in the form that clients parse: `key:value`, or `key:name=value,..`.
-fn info(node: &RaftNode) -> String {
-    let known = node.check_committed_entry();
-    let leader = known.leader.as_deref().unwrap_or("");
-    let mut text = format!(
-        "# Kontiki\r\nnode:{}\r\nrole:{}\r\nterm:{}\r\nleader:{leader}\r\nmembers:{}\r\n",
-        known.node,
-        known.role,
-        known.term,
-        known.members.len(),
-    );
-    for (number, member) in known.members.iter().enumerate() {
-        let (name, address) = (&member.name, member.address);
-        let (voter, up) = (u8::from(member.voter), u8::from(member.is_up()));
-        text += &format!("member{number}:name={name},address={address},voter={voter},up={up}\r\n");
-    }
-    text
 }

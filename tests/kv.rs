@@ -310,7 +310,7 @@ fn wrong_arguments_end_with_2_and_say_why() {
     for (arguments, told) in [
         (&[file, "node0"][..], "the port for clients is missing"),
         (&[file, "node0", "--port", "70000"], "70000"),
-        (&[file, "node0", "--port", "1", "--redb"], "--redb needs --data"),
+        (&[file, "node9", "--port", "0", "--redb"], "--redb needs --data"),
         (&[file, "node9", "--port", "0"], "no node is called \"node9\""),
     ] {
         let ended = Command::new(example("kv")).args(arguments).output().unwrap();

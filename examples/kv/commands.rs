@@ -10,7 +10,7 @@ use crate::resp::Words;
 use crate::store::Board;
 
 /// Who answers a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The node that was asked, by itself.
     Here,
