@@ -5,8 +5,11 @@
 //! nothing. Other systems than Linux have no addresses for runs at the same time.
 #![cfg(target_os = "linux")]
 
-#[path = "common/folder.rs"]
+#[path = "../examples/kv/commands.rs"]
 #[allow(dead_code)] // each test file uses its own part of these
+mod commands;
+#[path = "common/folder.rs"]
+#[allow(dead_code)]
 mod folder;
 #[path = "common/processes.rs"]
 #[allow(dead_code)]
@@ -14,7 +17,14 @@ mod processes;
 #[path = "common/program.rs"]
 #[allow(dead_code)]
 mod program;
+#[path = "../examples/kv/resp.rs"]
+#[allow(dead_code)]
+mod resp;
+#[path = "../examples/kv/store.rs"]
+#[allow(dead_code)]
+mod store;
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
@@ -24,10 +34,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kontiki::{Entry, StateMachine};
 use serde_json::{Value, json};
 
+use crate::folder::Folder;
 use crate::processes::{Cluster, NAMES, Node, wait_until};
 use crate::program::example;
+use crate::store::{Disk, Memory, Store};
 
 /// What is typed into redis-cli, and what it shows.
 const ANSWERS: &[(&str, &str)] = &[
@@ -225,13 +238,9 @@ fn a_benchmark_runs_through_a_follower() {
 
 #[test]
 fn a_killed_leader_and_then_a_kill_of_all_lose_no_acknowledged_increment() {
-    let Some(cluster) = cluster(5, json!({"snapshot_every": 500})) else { return };
+    let Some(cluster) = cluster(5, json!({})) else { return };
     let data = cluster.data().to_str().unwrap().to_string();
-    // Two boards in one cluster: on the disk, and one in memory above a log on the disk.
-    let start = |name: &'static str| match name {
-        "node2" => start(&cluster, name, &["--data", &data]),
-        _ => start(&cluster, name, &["--data", &data, "--redb"]),
-    };
+    let start = |name: &'static str| start(&cluster, name, &["--data", &data, "--redb"]);
     let mut nodes: Vec<Node> = NAMES.map(start).into();
     let leader = leader(&cluster, 0);
     let (acknowledged, over) = (AtomicU64::new(0), AtomicBool::new(false));
@@ -261,12 +270,15 @@ fn a_killed_leader_and_then_a_kill_of_all_lose_no_acknowledged_increment() {
         };
         reaches(1500);
         nodes[leader].signal("KILL");
-        // More than a transaction of the database takes up, and several snapshots.
+        // More than a transaction of the database takes up, and no snapshot: what the database
+        // has, it has by itself, and the log goes on from there.
         reaches(4000);
         over.store(true, Ordering::Relaxed);
     });
-    let count =
-        |number| -> u64 { cli(&cluster, number, "get n").trim_matches('"').parse().unwrap() };
+    let count = |number| {
+        let told = cli(&cluster, number, "get n");
+        told.trim_matches('"').parse::<u64>().unwrap_or_else(|_| panic!("get n: {told}"))
+    };
     let (counted, acknowledged) = (count((leader + 1) % 3), acknowledged.into_inner());
     assert!((acknowledged..=acknowledged + 2).contains(&counted), "{counted}, {acknowledged}");
     drop(nodes.remove(leader));
@@ -278,6 +290,78 @@ fn a_killed_leader_and_then_a_kill_of_all_lose_no_acknowledged_increment() {
         assert_eq!(count(number), counted, "{}", nodes[number].story());
     }
     assert_eq!(cli(&cluster, 1, "incr n"), format!("(integer) {}", counted + 1));
+}
+
+/// The two boards, without a cluster.
+#[test]
+fn a_restored_board_has_what_the_snapshot_says_and_nothing_else() {
+    let folder = Folder::new();
+    let open = || Store::new(Box::new(Disk::open(&folder.path().join("a.redb")).unwrap()));
+    let say = |store: &mut Store, index, commands: Value| {
+        store.apply(&Entry::new(index, 1, &commands).unwrap())
+    };
+    let all = |store: &Store| store.query(&json!([["KEYS", "*"], ["MGET", "a", "b", "c"]]));
+    let mut memory = Store::new(Box::new(Memory::default()));
+    let mut disk = open();
+    for store in [&mut memory, &mut disk] {
+        let answers = say(store, 7, json!([["SET", "a", "\u{ff}"], ["INCR", "b"], ["GET", "a"]]));
+        assert_eq!(answers, json!(["+OK\r\n", ":1\r\n", "$1\r\n\u{ff}\r\n"]));
+        // What is not of this program, or not to be asked of a board, does nothing.
+        for strange in [json!(1), json!([[]]), json!([["GET"], ["PING"]]), json!({"SET": 1})] {
+            say(store, 8, strange);
+        }
+    }
+    let (then, snapshot) = (all(&memory), memory.snapshot().unwrap());
+    assert_eq!(snapshot, disk.snapshot().unwrap(), "the boards are one state");
+    for store in [&mut memory, &mut disk] {
+        say(store, 9, json!([["DEL", "a"], ["INCR", "b"], ["SET", "c", "later"]]));
+        assert_ne!(all(store), then);
+        store.restore(&snapshot).unwrap();
+        assert_eq!(all(store), then);
+    }
+    assert_eq!((memory.applied(), disk.applied()), (0, 0), "nothing is synced so far");
+    // So many that it is, and some that are not.
+    (11..=1012).for_each(|index| drop(say(&mut disk, index, json!([["INCR", "b"]]))));
+    drop(disk);
+    let mut disk = open();
+    let applied = disk.applied();
+    assert!((900..1012).contains(&applied), "{applied}");
+    let next = say(&mut disk, applied + 1, json!([["INCR", "b"]]));
+    assert_eq!(next, json!([format!(":{}\r\n", applied - 8)]), "one for each entry, from 11 on");
+}
+
+/// Whatever the boards, they are one state: in a snapshot, too.
+#[test]
+fn what_a_node_has_lost_comes_back_by_a_snapshot_of_another_board() {
+    let Some(cluster) = cluster(8, json!({"snapshot_every": 100})) else { return };
+    let data = cluster.data().to_str().unwrap().to_string();
+    // One of them has its state in memory, above a log on the disk.
+    let start = |name: &'static str| match name {
+        "node1" => start(&cluster, name, &["--data", &data]),
+        _ => start(&cluster, name, &["--data", &data, "--redb"]),
+    };
+    let mut nodes: Vec<Node> = NAMES.map(start).into();
+    assert_eq!(cli(&cluster, 0, r#"set "\x00\xff\r\n" "\x80\x00""#), "OK");
+    let mut client = Client::connect(&cluster, 0).expect("it is there");
+    for number in 1..=450 {
+        client.say(&format!("INCR n\r\nSET key{} {number}\r\n", number % 50));
+        assert_eq!(client.line(), Some(format!(":{number}")));
+        assert_eq!(client.line().as_deref(), Some("+OK"));
+    }
+    nodes.iter().for_each(|node| node.signal("KILL"));
+    nodes.clear();
+    for lost in [cluster.folder("node2"), cluster.data().join("node2.redb")] {
+        assert!(lost.exists(), "{}", lost.display());
+        let _ = fs::remove_dir_all(&lost);
+        let _ = fs::remove_file(&lost);
+    }
+    let nodes = NAMES.map(start);
+    for (number, node) in nodes.iter().enumerate() {
+        let told = cli(&cluster, number, r#"mget n key0 key1 key49 "\x00\xff\r\n""#);
+        let wanted = r#"1) "450" 2) "450" 3) "401" 4) "449" 5) "\x80\x00""#;
+        assert_eq!(one_line(&told), wanted, "{}", node.story());
+        assert_eq!(cli(&cluster, number, "dbsize"), "(integer) 52");
+    }
 }
 
 #[test]
