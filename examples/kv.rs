@@ -38,7 +38,7 @@ use serde_json::{Value, json};
 
 use crate::commands::{Kind, error, kind};
 use crate::here::here;
-use crate::resp::{Pipeline, Words, bytes, encode, text};
+use crate::resp::{Pipeline, Words, bytes, encode, newer, text};
 use crate::store::{Disk, Memory, Store};
 
 #[path = "kv/commands.rs"]
@@ -157,11 +157,11 @@ fn run(Arguments { file, name, address, data, redb }: Arguments) -> Result<(), B
 /// One connection, to its end.
 fn serve(node: &RaftNode, mut client: TcpStream) -> io::Result<()> {
     client.set_nodelay(true)?;
-    let (mut input, mut part) = (Vec::new(), vec![0; 64 << 10]);
+    let (mut input, mut part, mut resp3) = (Vec::new(), vec![0; 64 << 10], false);
     loop {
         let pipeline = Pipeline::of(&input);
         if !pipeline.commands.is_empty() {
-            client.write_all(&answers(node, &pipeline.commands))?;
+            client.write_all(&answers(node, &pipeline.commands, &mut resp3))?;
         }
         if let Some(broken) = pipeline.broken {
             return client.write_all(&encode(&broken));
@@ -177,7 +177,7 @@ fn serve(node: &RaftNode, mut client: TcpStream) -> io::Result<()> {
 }
 
 /// The answers to a pipeline, one behind the other.
-fn answers(node: &RaftNode, commands: &[Words]) -> Vec<u8> {
+fn answers(node: &RaftNode, commands: &[Words], resp3: &mut bool) -> Vec<u8> {
     let kinds: Vec<Result<Kind, Frame>> = commands.iter().map(kind).collect();
     let shared = commands.iter().zip(&kinds).filter(|(_, kind)| is_shared(kind));
     let shared: Vec<Vec<String>> =
@@ -187,12 +187,15 @@ fn answers(node: &RaftNode, commands: &[Words]) -> Vec<u8> {
     let mut agreed = agreed.as_ref().map(|answers| answers.iter());
     let mut output = Vec::new();
     for (words, kind) in commands.iter().zip(&kinds) {
-        output.extend(match (kind, &mut agreed) {
+        let answer = match (kind, &mut agreed) {
             (Err(mistake), _) => encode(mistake),
-            (Ok(Kind::Here), _) => encode(&here(node, words)),
+            (Ok(Kind::Here), _) => encode(&here(node, words, resp3)),
             (Ok(_), Ok(answers)) => bytes(answers.next().and_then(Value::as_str).unwrap_or(LOST)),
             (Ok(_), Err(failure)) => encode(failure),
-        });
+        };
+        let map =
+            ["hello", "config"].iter().any(|name| words[0].eq_ignore_ascii_case(name.as_bytes()));
+        output.extend(if *resp3 { newer(&answer, map) } else { answer });
     }
     output
 }

@@ -191,6 +191,16 @@ fn a_pipeline_is_answered_in_its_order_and_sees_its_own_writes() {
     for (number, wanted) in expected.iter().enumerate() {
         assert_eq!(client.line().as_ref(), Some(wanted), "line {number}");
     }
+    // The successor of the protocol, for clients that insist on it.
+    client.say("HELLO 3\r\nGET nothing\r\nMGET n nothing\r\nCONFIG GET save\r\nHELLO 4\r\n");
+    client.say("HELLO 2\r\nGET nothing\r\n");
+    let hello = ["$6", "server", "$7", "kontiki", "$5", "proto"];
+    let newer = ["%2"].iter().chain(&hello).chain(&[":3", "_", "*2", "$4", "2000", "_"]);
+    let newer =
+        newer.chain(&["%1", "$4", "save", "$0", "", "-NOPROTO unsupported protocol version"]);
+    for wanted in newer.chain(&["*4"]).chain(&hello).chain(&[":2", "$-1"]) {
+        assert_eq!(client.line().as_deref(), Some(*wanted));
+    }
     // What is no command ends its connection, and nothing else.
     for (wrong, told) in [
         ("*1\r\n*1\r\n".repeat(100_000), "-ERR Protocol error: expected '$', got '*'"),
@@ -250,17 +260,15 @@ fn a_killed_leader_and_then_a_kill_of_all_lose_no_acknowledged_increment() {
             let (acknowledged, over) = (&acknowledged, &over);
             scope.spawn(move || {
                 while !over.load(Ordering::Relaxed) {
-                    client.say("INCR n\r\nINCR n\r\n");
-                    for _ in 0..2 {
-                        match client.line() {
-                            Some(answer) if answer.starts_with(':') => {
-                                acknowledged.fetch_add(1, Ordering::Relaxed)
-                            }
-                            // What was under way there, nobody knows: two at most.
-                            None if number == leader => return,
-                            other => panic!("through node{number}: {other:?}"),
-                        };
-                    }
+                    client.say("INCR n\r\n");
+                    match client.line() {
+                        Some(answer) if answer.starts_with(':') => {
+                            acknowledged.fetch_add(1, Ordering::Relaxed)
+                        }
+                        // What was under way there, nobody knows: one at most.
+                        None if number == leader => return,
+                        other => panic!("through node{number}: {other:?}"),
+                    };
                 }
             });
         }
@@ -268,11 +276,11 @@ fn a_killed_leader_and_then_a_kill_of_all_lose_no_acknowledged_increment() {
             let what = format!("{wanted} are acknowledged");
             wait_until(&what, &nodes, || acknowledged.load(Ordering::Relaxed) >= wanted);
         };
-        reaches(1500);
+        reaches(300);
         nodes[leader].signal("KILL");
         // More than a transaction of the database takes up, and no snapshot: what the database
         // has, it has by itself, and the log goes on from there.
-        reaches(4000);
+        reaches(1600);
         over.store(true, Ordering::Relaxed);
     });
     let count = |number| {
@@ -280,7 +288,7 @@ fn a_killed_leader_and_then_a_kill_of_all_lose_no_acknowledged_increment() {
         told.trim_matches('"').parse::<u64>().unwrap_or_else(|_| panic!("get n: {told}"))
     };
     let (counted, acknowledged) = (count((leader + 1) % 3), acknowledged.into_inner());
-    assert!((acknowledged..=acknowledged + 2).contains(&counted), "{counted}, {acknowledged}");
+    assert!((acknowledged..=acknowledged + 1).contains(&counted), "{counted}, {acknowledged}");
     drop(nodes.remove(leader));
 
     nodes.iter().for_each(|node| node.signal("KILL"));
@@ -343,7 +351,7 @@ fn what_a_node_has_lost_comes_back_by_a_snapshot_of_another_board() {
     let mut nodes: Vec<Node> = NAMES.map(start).into();
     assert_eq!(cli(&cluster, 0, r#"set "\x00\xff\r\n" "\x80\x00""#), "OK");
     let mut client = Client::connect(&cluster, 0).expect("it is there");
-    for number in 1..=450 {
+    for number in 1..=250 {
         client.say(&format!("INCR n\r\nSET key{} {number}\r\n", number % 50));
         assert_eq!(client.line(), Some(format!(":{number}")));
         assert_eq!(client.line().as_deref(), Some("+OK"));
@@ -358,7 +366,7 @@ fn what_a_node_has_lost_comes_back_by_a_snapshot_of_another_board() {
     let nodes = NAMES.map(start);
     for (number, node) in nodes.iter().enumerate() {
         let told = cli(&cluster, number, r#"mget n key0 key1 key49 "\x00\xff\r\n""#);
-        let wanted = r#"1) "450" 2) "450" 3) "401" 4) "449" 5) "\x80\x00""#;
+        let wanted = r#"1) "250" 2) "250" 3) "201" 4) "249" 5) "\x80\x00""#;
         assert_eq!(one_line(&told), wanted, "{}", node.story());
         assert_eq!(cli(&cluster, number, "dbsize"), "(integer) 52");
     }
@@ -440,7 +448,10 @@ fn cli(cluster: &Cluster, number: usize, typed: &str) -> String {
     writeln!(cli.stdin.take().unwrap(), "{typed}").unwrap();
     let told = cli.wait_with_output().unwrap();
     let told = [told.stdout, told.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
-    told.strip_suffix('\n').unwrap_or(&told).to_string()
+    // Behind an answer that was slow it says how slow.
+    let slow = |line: &&str| line.starts_with('(') && line.ends_with("s)");
+    let lines: Vec<&str> = told.lines().filter(|line| !slow(line)).collect();
+    lines.join("\n")
 }
 
 /// Lists are easier to read in one line.

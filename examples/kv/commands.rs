@@ -22,7 +22,7 @@ pub enum Kind {
 
 /// A command's name; how many words it has, the name included (so many at least, if negative);
 /// and which of them are keys: first, last, step.
-pub const COMMANDS: [(&str, i64, Kind, [i64; 3]); 18] = [
+pub const COMMANDS: [(&str, i64, Kind, [i64; 3]); 19] = [
     ("append", 3, Kind::Write, [1, 1, 1]),
     ("client", -2, Kind::Here, [0, 0, 0]),
     ("command", -1, Kind::Here, [0, 0, 0]),
@@ -33,6 +33,7 @@ pub const COMMANDS: [(&str, i64, Kind, [i64; 3]); 18] = [
     ("exists", -2, Kind::Read, [1, -1, 1]),
     ("get", 2, Kind::Read, [1, 1, 1]),
     ("getset", 3, Kind::Write, [1, 1, 1]),
+    ("hello", -1, Kind::Here, [0, 0, 0]),
     ("incr", 2, Kind::Write, [1, 1, 1]),
     ("incrby", 3, Kind::Write, [1, 1, 1]),
     ("info", -1, Kind::Here, [0, 0, 0]),

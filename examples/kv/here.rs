@@ -3,11 +3,11 @@
 use kontiki::RaftNode;
 use redis_protocol::resp2::types::OwnedFrame as Frame;
 
-use crate::commands::{COMMANDS, Kind, bulk, count, ok, unknown_part, wrong_number};
+use crate::commands::{COMMANDS, Kind, bulk, count, error, ok, unknown_part, wrong_number};
 use crate::resp::Words;
 
-/// Answers a command that is of this kind.
-pub fn here(node: &RaftNode, words: &Words) -> Frame {
+/// Answers a command that is of this kind. `HELLO` changes how its client is spoken to.
+pub fn here(node: &RaftNode, words: &Words, resp3: &mut bool) -> Frame {
     let argument = |place: usize| words.get(place).map(|word| word.to_ascii_uppercase());
     match (words[0].to_ascii_uppercase().as_slice(), argument(1).as_deref()) {
         (b"PING", None) => Frame::SimpleString(b"PONG".to_vec()),
@@ -26,10 +26,26 @@ pub fn here(node: &RaftNode, words: &Words) -> Frame {
                 .collect(),
         ),
         (b"CLIENT", Some(b"SETNAME" | b"SETINFO")) => ok(),
+        (b"HELLO", version) => hello(version, words.len(), resp3),
         _ => unknown_part(words),
     }
 }
 
+/// Agrees on the protocol, 2 or 3. There are no users and no passwords.
+fn hello(version: Option<&[u8]>, words: usize, resp3: &mut bool) -> Frame {
+    match version {
+        Some(b"2") if words == 2 => *resp3 = false,
+        Some(b"3") if words == 2 => *resp3 = true,
+        Some(b"2" | b"3") => return error("ERR Syntax error in HELLO option"),
+        Some(_) => return error("NOPROTO unsupported protocol version"),
+        None => {}
+    }
+    let text = |text: &str| Frame::BulkString(text.as_bytes().to_vec());
+    let version = Frame::Integer(if *resp3 { 3 } else { 2 });
+    Frame::Array(vec![text("server"), text("kontiki"), text("proto"), version])
+}
+
+/// What a client is told of a command.
 fn described((name, arity, kind, keys): &(&str, i64, Kind, [i64; 3])) -> Frame {
     let flags = match kind {
         Kind::Write => vec![Frame::SimpleString(b"write".to_vec())],
@@ -38,7 +54,10 @@ fn described((name, arity, kind, keys): &(&str, i64, Kind, [i64; 3])) -> Frame {
     };
     let name = Frame::BulkString(name.as_bytes().to_vec());
     let [first, last, step] = keys.map(Frame::Integer);
-    Frame::Array(vec![name, Frame::Integer(*arity), Frame::Array(flags), first, last, step])
+    let mut known = vec![name, Frame::Integer(*arity), Frame::Array(flags), first, last, step];
+    // Who may use it, hints, more about its keys, its parts: clients look for them.
+    known.extend((0..4).map(|_| Frame::Array(Vec::new())));
+    Frame::Array(known)
 }
 
 /// What this node knows, in the form that clients parse: `key:value`, or `key:name=value,..`.

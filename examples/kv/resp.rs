@@ -1,9 +1,10 @@
 //! The protocol of Redis's clients (RESP2): commands from bytes, answers to bytes, and bytes as text.
+//! Some clients insist on its successor (RESP3); commands are the same there, and most answers.
 //!
 //! The package `redis-protocol` reads and writes each part. That a command is a flat list of strings is
 //! seen to here: what it would read as well are lists within lists, however deep, and it has a stack.
 
-use redis_protocol::resp2::decode::decode_range;
+use redis_protocol::resp2::decode::{decode, decode_range};
 use redis_protocol::resp2::encode;
 use redis_protocol::resp2::types::{OwnedFrame as Frame, RangeFrame, Resp2Frame};
 
@@ -96,6 +97,25 @@ pub fn encode(frame: &Frame) -> Vec<u8> {
     let mut answer = vec![0; frame.encode_len(false)];
     encode::encode(&mut answer, frame, false).expect("it is as long as it said");
     answer
+}
+
+/// The same answer for a client that speaks RESP3: what is not there is `_`, and a list of names with
+/// their values is a map.
+pub fn newer(answer: &[u8], map: bool) -> Vec<u8> {
+    let part = |frame: &Frame| match frame {
+        Frame::Null => b"_\r\n".to_vec(),
+        frame => encode(frame),
+    };
+    match decode(answer) {
+        Ok(Some((Frame::Array(parts), _))) => {
+            let (sign, length) = if map { ('%', parts.len() / 2) } else { ('*', parts.len()) };
+            let mut newer = format!("{sign}{length}\r\n").into_bytes();
+            parts.iter().for_each(|frame| newer.extend(part(frame)));
+            newer
+        }
+        Ok(Some((frame, _))) => part(&frame),
+        _ => answer.to_vec(),
+    }
 }
 
 /// Bytes as text, since entries are JSON: each is the character with its number. What is ASCII
