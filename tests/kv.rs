@@ -294,8 +294,8 @@ fn a_killed_leader_and_then_a_kill_of_all_lose_no_acknowledged_increment() {
     nodes.iter().for_each(|node| node.signal("KILL"));
     drop(nodes);
     let nodes: Vec<Node> = NAMES.map(start).into();
-    for number in 0..3 {
-        assert_eq!(count(number), counted, "{}", nodes[number].story());
+    for (number, node) in nodes.iter().enumerate() {
+        assert_eq!(count(number), counted, "{}", node.story());
     }
     assert_eq!(cli(&cluster, 1, "incr n"), format!("(integer) {}", counted + 1));
 }
