@@ -3,13 +3,17 @@
 //! Each line that is typed is a request; what the cluster agrees on is printed as this node
 //! learns it. Start one such process for each node of the file, each in a terminal of its own.
 //! Ctrl-D stops the node in good order, Ctrl-C is its crash. With `--data DIR` it keeps its log
-//! in `DIR/NAME` and gets over that; without, what it knew is gone.
+//! in `DIR/NAME` and gets over that; without, what it knew is gone. With `--watch` it shows a
+//! line for each member instead of what happens.
 //!
 //! ```text
 //!   standard input ──► lines ───┐
 //!                      events ──┼──► one loop ──► RaftNode ──► replies, printed as they come
 //!                      a clock ─┘
 //! ```
+
+#[path = "node/watch.rs"]
+mod watch;
 
 use std::collections::BTreeSet;
 use std::io::BufRead;
@@ -26,7 +30,10 @@ use kontiki::{
 };
 use serde_json::{Value, json};
 
-const USAGE: &str = "Usage: node [--data DIR] CONFIG NAME    (such as: node cluster.json node0)";
+use crate::watch::Watch;
+
+const USAGE: &str =
+    "Usage: node [--data DIR] [--watch] CONFIG NAME    (such as: node cluster.json node0)";
 
 const HELP: &str = r#"Each line is a request:
   {"val": 1}          commits this value; any JSON will do
@@ -41,7 +48,8 @@ const HELP: &str = r#"Each line is a request:
   :transfer NAME      has it lead
   :help               shows this
 Ctrl-D answers what was asked and stops the node; Ctrl-C kills it.
-With --data DIR its log is in DIR/NAME and outlives it; without, what it held in memory is gone."#;
+With --data DIR its log is in DIR/NAME and outlives it; without, what it held in memory is gone.
+With --watch it shows one line a member, drawn anew, and not what happens."#;
 
 /// With so many requests on their way reading pauses, for input that comes from a file.
 const OUTSTANDING: usize = 1000;
@@ -76,17 +84,20 @@ struct Arguments {
     name: String,
     /// Where nodes keep their logs, each in a folder of its own.
     data: Option<String>,
+    /// Whether members are shown, and not what happens.
+    watch: bool,
 }
 
 /// `None` for `--help`.
 fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
     use lexopt::prelude::*;
     let mut parser = lexopt::Parser::from_env();
-    let (mut path, mut name, mut data) = (None, None, None);
+    let (mut path, mut name, mut data, mut watch) = (None, None, None, false);
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(None),
             Long("data") => data = Some(parser.value()?.string()?),
+            Long("watch") => watch = true,
             Value(value) if path.is_none() => path = Some(value.into()),
             Value(value) if name.is_none() => name = Some(value.string()?),
             other => return Err(other.unexpected()),
@@ -94,16 +105,18 @@ fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
     }
     let path = path.ok_or("the path of the cluster's file is missing")?;
     let name = name.ok_or("the node's name is missing")?;
-    Ok(Some(Arguments { path, name, data }))
+    Ok(Some(Arguments { path, name, data, watch }))
 }
 
-fn run(Arguments { path, name, data }: &Arguments) -> Result<ExitCode, Error> {
+fn run(Arguments { path, name, data, watch }: &Arguments) -> Result<ExitCode, Error> {
     let mut config = Config::load(path)?;
     if let Some(dir) = data {
         config = config.with(json!({ "data_dir": dir }))?;
     }
     // This is called in a thread of the node's, for each entry in its order.
-    let config = config.on_commit(|_, entry| match entry.id() {
+    let quiet = *watch;
+    let config = config.on_commit(move |_, entry| match entry.id() {
+        _ if quiet => {}
         Some(id) => println!("committed {}: {} (id {id})", entry.index, entry.json()),
         None => println!("committed {}: {}", entry.index, entry.json()),
     });
@@ -118,7 +131,9 @@ fn run(Arguments { path, name, data }: &Arguments) -> Result<ExitCode, Error> {
 
     let (asked, waiting_for) = (Vec::new(), Vec::new());
     let (down, newcomer, members_at, removed) = (BTreeSet::new(), !remembers, 0, false);
-    let mut client = Client { node, asked, waiting_for, down, newcomer, members_at, removed };
+    let watch = watch.then(Watch::new);
+    let mut client =
+        Client { node, asked, waiting_for, down, newcomer, members_at, removed, watch };
     let (mut lines, mut ended) = (lines(), false);
     // No event tells of these; and at first a node waits for everybody, if only for a moment.
     let look = tick(Duration::from_millis(500));
@@ -137,7 +152,7 @@ fn run(Arguments { path, name, data }: &Arguments) -> Result<ExitCode, Error> {
             },
             default(Duration::from_millis(5)) => {}
         }
-        client.asked.retain_mut(|asked| !asked.is_answered());
+        client.show_answers();
     }
     client.node.stop();
     Ok(ExitCode::SUCCESS)
@@ -188,11 +203,17 @@ struct Client {
     /// Which entry states the members that it was last told of.
     members_at: u64,
     removed: bool,
+    /// What shows the members, if they are watched.
+    watch: Option<Watch>,
 }
 
 impl Client {
     /// Does what a line says. A mistake in it is told, and nothing else happens.
     fn take(&mut self, number: usize, line: &[u8]) {
+        if let Some(watch) = &mut self.watch {
+            watch.typed();
+            watch.lift();
+        }
         let done = match str::from_utf8(line) {
             Ok(line) => self.carry_out(line.trim()),
             Err(error) => Err(format!("this is not UTF-8 text: {error}")),
@@ -237,8 +258,27 @@ impl Client {
         Ok(())
     }
 
+    /// Prints the replies that are there.
+    fn show_answers(&mut self) {
+        let watch = &mut self.watch;
+        self.asked.retain_mut(|asked| {
+            let Some(answer) = asked.answer() else { return true };
+            if let Some(watch) = watch {
+                watch.lift();
+            }
+            match answer {
+                Ok(text) => println!("{text}"),
+                Err(text) => eprintln!("{text}"),
+            }
+            false
+        });
+    }
+
     /// Says what happened at this node.
     fn tell(&mut self, event: &Event) {
+        if self.watch.is_some() {
+            return;
+        }
         tell(event);
         match event {
             Event::Members { index, .. } => self.members_at = *index,
@@ -257,6 +297,10 @@ impl Client {
     /// Says whom the node waits for, and whether it was removed.
     fn look(&mut self) -> Committed {
         let known = self.node.check_committed_entry();
+        if let Some(watch) = &mut self.watch {
+            watch.draw(&known);
+            return known;
+        }
         if known.waiting_for != self.waiting_for {
             self.waiting_for.clone_from(&known.waiting_for);
             if !known.waiting_for.is_empty() {
@@ -296,10 +340,10 @@ struct Asked {
 }
 
 impl Asked {
-    /// Prints the reply if it is there.
-    fn is_answered(&mut self) -> bool {
-        match self.pending.try_reply() {
-            Ok(None) => return false,
+    /// The reply in words if it is there.
+    fn answer(&mut self) -> Option<Result<String, String>> {
+        Some(Ok(match self.pending.try_reply() {
+            Ok(None) => return None,
             Ok(Some(reply)) if self.word == "members" => {
                 let names = reply.value.as_object().into_iter().flatten();
                 let named = |(name, node): (&String, &Value)| match node["role"].as_str() {
@@ -307,15 +351,14 @@ impl Asked {
                     _ => name.clone(),
                 };
                 let names: Vec<String> = names.map(named).collect();
-                println!("members {} (term {}): {}", reply.index, reply.term, names.join(", "));
+                format!("members {} (term {}): {}", reply.index, reply.term, names.join(", "))
             }
             Ok(Some(reply)) if self.word == "read" => {
-                println!("read {} (term {}): {}", reply.index, reply.term, reply.value);
+                format!("read {} (term {}): {}", reply.index, reply.term, reply.value)
             }
-            Ok(Some(reply)) => println!("{} {} (term {})", self.word, reply.index, reply.term),
-            Err(error) => eprintln!("{}: {error}", self.line),
-        }
-        true
+            Ok(Some(reply)) => format!("{} {} (term {})", self.word, reply.index, reply.term),
+            Err(error) => return Some(Err(format!("{}: {error}", self.line))),
+        }))
     }
 }
 

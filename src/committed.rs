@@ -180,6 +180,17 @@ pub struct Committed {
     /// The names that a fresh node still waits for before its cluster can be
     /// founded or joined; empty otherwise.
     pub waiting_for: Vec<String>,
+    /// Who has this node's vote in its term, itself included; `None` while it has given none.
+    pub voted_for: Option<String>,
+    /// Up to where in the log this node knows all to be committed, entries of the protocol's
+    /// own included; 0 before the first.
+    pub commit_index: u64,
+    /// Where this node's log ends. What it holds behind `commit_index` may still be taken
+    /// back, so this may become smaller.
+    pub last_index: u64,
+    /// How long until it stands for election unless it hears its leader meanwhile; `None` for
+    /// a node that leads, has no vote, or takes no part. A candidate asks again then.
+    pub campaigns_in: Option<Duration>,
 }
 
 impl Committed {
@@ -387,6 +398,10 @@ mod tests {
             up_since: None,
             quorum_ago: None,
             waiting_for: vec!["node0".into(), "node2".into()],
+            voted_for: None,
+            commit_index: 0,
+            last_index: 0,
+            campaigns_in: None,
         };
         assert_eq!(
             committed.to_string(),

@@ -431,10 +431,14 @@ impl<'a> Running<'a> {
         let mut published = self.shared.published.lock();
         published.reach(self.engine.newest());
         published.quorum_at = core.quorum_at(now).filter(|at| at.0 > 0).map(at);
+        published.commit_index = published.commit_index.max(core.commit_index().0);
+        published.last_index = core.log().last_index().0;
+        published.campaigns_at = core.campaigns_at().map(at);
         let members_at = core.members_agreed().map_or(0, |(index, _)| index.0);
         let turned = turned || published.role != role || published.term != core.term().0;
         let others = published.members_at != members_at || published.turns != core.turns();
-        let turned = turned || others;
+        let vote = core.hard().voted_for;
+        let turned = turned || others || published.vote != vote;
         let due = self.published_at.is_none_or(|last| now.since(last) >= EVIDENCE_EVERY);
         if !turned && !due {
             return;
@@ -453,6 +457,11 @@ impl<'a> Running<'a> {
         let leader = core.leader().and_then(|leader| core.known_name(leader));
         if published.leader.as_deref() != leader {
             published.leader = leader.map(str::to_string);
+        }
+        published.vote = vote;
+        let voted_for = vote.and_then(|vote| core.known_name(vote));
+        if published.voted_for.as_deref() != voted_for {
+            published.voted_for = voted_for.map(str::to_string);
         }
         published.waiting_for = core.waiting(now).map_or_else(Vec::new, |waiting| waiting.names());
         publish_evidence(core, &mut published, now, at);

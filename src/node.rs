@@ -238,6 +238,13 @@ impl RaftNode {
             up_since: published.up_since.filter(|_| running),
             quorum_ago: published.quorum_at.map(ago),
             waiting_for: published.waiting_for.clone(),
+            voted_for: published.voted_for.clone(),
+            commit_index: published.commit_index,
+            last_index: published.last_index,
+            campaigns_in: published
+                .campaigns_at
+                .filter(|_| running)
+                .map(|at| at.saturating_duration_since(now)),
         }
     }
 
@@ -287,6 +294,13 @@ fn spawn(
         // A new life knows nothing; another run of the same goes on from here.
         published.entry.take_if(|_| saved.hard.cluster.is_none());
         published.leader = None;
+        // A vote's name is known when it takes part.
+        (published.vote, published.voted_for) = (None, None);
+        if saved.hard.cluster.is_none() {
+            published.commit_index = 0;
+        }
+        published.last_index = saved.log.last_index().0;
+        published.campaigns_at = None;
         published.quorum_at = None;
         published.up_since = None;
         for member in &mut published.members {

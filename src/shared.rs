@@ -13,7 +13,7 @@ use mio::Waker;
 use parking_lot::Mutex;
 
 use crate::committed::{Entry, Role, Verdict};
-use crate::core::types::WriteNumber;
+use crate::core::types::{Incarnation, WriteNumber};
 use crate::engine::Done;
 use crate::error::RequestError;
 use crate::request::{Answer, Kind};
@@ -125,6 +125,12 @@ pub(crate) struct Published {
     pub(crate) turns: u64,
     pub(crate) quorum_at: Option<Instant>,
     pub(crate) waiting_for: Vec<String>,
+    pub(crate) vote: Option<Incarnation>,
+    /// Whose that is.
+    pub(crate) voted_for: Option<String>,
+    pub(crate) commit_index: u64,
+    pub(crate) last_index: u64,
+    pub(crate) campaigns_at: Option<Instant>,
 }
 
 /// One member, with when it was last heard.
@@ -172,6 +178,11 @@ impl Published {
             turns: 0,
             quorum_at: None,
             waiting_for: Vec::new(),
+            vote: None,
+            voted_for: None,
+            commit_index: 0,
+            last_index: 0,
+            campaigns_at: None,
         }
     }
 }

@@ -438,3 +438,52 @@ fn every_node_is_stopped_in_turn_under_load() {
         }
     }
 }
+
+/// A node shows its vote, how far its log goes and how far it is agreed, and when it would
+/// stand for election: a leader that is cut off holds what nobody agreed on, and loses it
+/// when it hears of the next one.
+#[test]
+fn a_node_shows_its_vote_its_log_and_when_it_campaigns() {
+    let cluster = Plan::voters(3).relay(11).start();
+    let index = cluster.commit_everywhere(0, json!("agreed"));
+    let leader = cluster.wait_leader();
+    let known = cluster.knows(leader);
+    assert_eq!(
+        known.voted_for.as_deref(),
+        Some(&*cluster.names[leader]),
+        "who leads voted for itself"
+    );
+    assert_eq!(known.campaigns_in, None);
+    assert!(index <= known.commit_index && known.commit_index <= known.last_index, "{known:?}");
+    let others: Vec<usize> = (0..3).filter(|place| *place != leader).collect();
+    until("a follower that voted for the leader", || {
+        others.iter().any(|place| cluster.knows(*place).voted_for == known.voted_for)
+    });
+    for place in &others {
+        until("a follower's patience with its leader", || {
+            let left = cluster.knows(*place).campaigns_in;
+            left.is_some_and(|left| ms(0) < left && left <= ms(300))
+        });
+    }
+
+    cluster.relay().cut_off(&[leader]);
+    let kept = known.last_index;
+    let _alone = cluster.node(leader).client_request(json!("alone")).expect("it is taken");
+    until("an entry that is not agreed", || {
+        let known = cluster.knows(leader);
+        known.last_index > kept && known.commit_index < known.last_index
+    });
+    cluster.wait_leader_among(others.iter().copied());
+    cluster.relay().heal();
+    until("one log, agreed to its end", || {
+        let ends: Vec<(u64, u64)> = (0..3)
+            .map(|place| cluster.knows(place))
+            .map(|known| (known.commit_index, known.last_index))
+            .collect();
+        ends.iter().all(|(committed, last)| committed == last && ends[0].1 == *last)
+    });
+    let stopped = cluster.node(leader);
+    stopped.stop();
+    assert_eq!(cluster.knows(leader).campaigns_in, None, "who takes no part does not campaign");
+    assert!(cluster.knows(leader).commit_index > kept);
+}

@@ -14,6 +14,7 @@ mod processes;
 mod program;
 
 use std::collections::BTreeSet;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -381,4 +382,58 @@ fn wrong_arguments_end_with_2_and_say_why() {
     let text = String::from_utf8_lossy(&help.stdout);
     assert_eq!(help.status.code(), Some(0));
     assert!(text.starts_with("Usage: ") && text.contains(":check"), "{text}");
+}
+
+/// With `--watch` a node shows a line for itself and for each other member, anew whenever one
+/// says something else, and nothing of what happens; requests are answered all the same.
+#[test]
+fn a_node_that_is_watched_shows_a_line_a_member() {
+    let cluster = Cluster::new(11, json!({}));
+    let mut command = Command::new(program::program());
+    let mut watched = Node::spawn("node0", command.arg("--watch").args(cluster.arguments("node0")));
+    watched.wait_for(0, "whom it waits for", |line| line.starts_with("waits for node1"));
+    let others = ["node1", "node2"].map(|name| cluster.start(name));
+    for name in ["node1", "node2"] {
+        watched.wait_for(0, "a line of each", |line| {
+            line.starts_with(name) && line.contains("  up  ") && line.ends_with("ago")
+        });
+    }
+    watched.ask(r#"{"val": 1}"#, "ok ");
+    watched.wait_for(0, "its own line", |line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        matches!(words[..], ["node0", "leader" | "follower", "up", "term", _, "committed", index, _, "a", "second"]
+            if index.trim_end_matches(',').parse::<u64>().is_ok_and(|index| index >= 5))
+    });
+    others[1].signal("KILL");
+    watched
+        .wait_for(0, "who is down", |line| line.starts_with("node2") && line.contains("  down  "));
+    let told = |line: &String| {
+        line.contains("follows") || line.contains("committed ") && line.contains(':')
+    };
+    assert!(!watched.lines().iter().any(told), "{}", watched.story());
+}
+
+/// In a terminal the lines are drawn anew in their place: up by as many as there are, each
+/// cleared to its end, and the cursor back to where somebody types.
+#[test]
+fn in_a_terminal_the_lines_stay_in_their_place() {
+    let cluster = Cluster::of(&["alone"], 12, json!({}));
+    let command =
+        format!("{} --watch {} alone", program::program().display(), cluster.file.display());
+    // The program gives what it runs a terminal.
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--flush", "--return", "--command", &command, "/dev/null"]);
+    if Command::new("script").arg("--version").output().is_err() {
+        let _ = writeln!(io::stderr(), "skipped: there is no `script`");
+        return;
+    }
+    let mut node = Node::spawn("alone", &mut script);
+    node.wait_for(0, "its line, drawn anew", |line| {
+        line.contains("\u{1b}7\u{1b}[1A\ralone  leader") && line.ends_with("\u{1b}[K\r")
+    });
+    // A reply stands above them, and what was typed is gone with the old ones.
+    node.say("[1]");
+    node.wait_for(0, "the reply", |line| line.contains("\u{1b}[Jok "));
+    node.say("hello");
+    node.wait_for(0, "what is wrong", |line| line.contains("\u{1b}[Jline 2: this is not JSON"));
 }

@@ -4,7 +4,7 @@ use super::Core;
 use super::effect::{Detail, Note};
 use super::message::Propose;
 use super::state::{Refused, Role};
-use super::types::Incarnation;
+use super::types::{Incarnation, Time};
 
 impl Core {
     /// Whether this node leads.
@@ -29,6 +29,11 @@ impl Core {
     /// would be taken: what is repeated and still there is left alone.
     pub fn propose_again(&mut self, propose: Propose) -> Result<(), Refused> {
         self.on_propose(self.me.incarnation, propose)
+    }
+
+    /// When it stands for election unless it hears a leader; `None` if it would not.
+    pub fn campaigns_at(&self) -> Option<Time> {
+        (!self.leads() && self.may_campaign()).then_some(self.election_at)
     }
 
     /// Tells a person of trouble.

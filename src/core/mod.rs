@@ -458,7 +458,6 @@ impl Core {
     }
 
     /// The end of what is committed.
-    #[cfg_attr(not(test), allow(dead_code))] // for a node with a disk, and for tests
     pub fn commit_index(&self) -> Index {
         self.commit_index
     }
