@@ -85,6 +85,12 @@ pub(crate) use self::check::{address_problem, name_problem};
 /// them. A node whose file says something else warns of it once, with the request that would
 /// bring it about. A node that its file names and the members do not waits to be added.
 ///
+/// Without `secret_file` a node trusts its network: whoever can send it a datagram can speak in
+/// a member's name. With it all nodes need the same secret. The file holds one or two: the
+/// first seals, both open. So a secret is changed while the cluster goes on, by three rounds of
+/// restarts: the new one second everywhere, then first, then alone. `examples/keygen.rs`
+/// makes a secret.
+///
 /// Without `data_dir` a node is volatile: what it knows is in its memory only. A
 /// relative `data_dir` is relative to the directory of the file in which it stands, as
 /// the file's path has it (a symbolic link is not followed for this). Where it stands in

@@ -58,7 +58,8 @@
 //!    when its disk fails, is full, or holds what it should not ([`inspect`] tells the
 //!    files of such a node to a person).
 //!
-//! Not yet built: sealed datagrams (so let only trusted hosts reach the nodes' ports).
+//! 8. With a secret (`secret_file`, see [`Config`]) only what a holder of it sent is taken, and
+//!    that once. Without one, let only trusted hosts reach the nodes' ports.
 //!
 //! # How it works
 //!
