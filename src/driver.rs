@@ -15,6 +15,7 @@
 mod disk;
 mod machine;
 mod narrate;
+mod publish;
 mod recovery;
 
 use std::io;
@@ -25,10 +26,8 @@ use std::time::{Duration, Instant};
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Registry, Token};
 
-use crate::committed::Verdict;
 use crate::config::{Config, NodeSettings};
 use crate::core::lives::Neighbor;
-use crate::core::membership::Standing;
 use crate::core::types::{Incarnation, Life, Run, Time};
 use crate::core::{self, Saved};
 use crate::engine::{self, Engine, Host, Output};
@@ -37,13 +36,14 @@ use crate::guard;
 use crate::machine::StateMachine;
 use crate::replica::Replica;
 use crate::secret::Secrets;
-use crate::shared::{Heard, Input, Published, PublishedMember, Shared, Ticket};
+use crate::shared::{Input, Shared, Ticket};
 use crate::storage::{OsFiles, Store};
 use crate::wire::udp::{self, Bound};
 
 use self::disk::DiskThread;
 use self::machine::MachineThread;
 use self::narrate::Narrator;
+use self::publish::Publisher;
 
 /// The bell's name in the poll.
 pub(crate) const WAKER: Token = Token(0);
@@ -54,8 +54,6 @@ const DATAGRAMS_A_TURN: usize = 512;
 const INPUTS_A_TURN: usize = 65_536;
 /// So often is nobody given way after it was of no use.
 const AT_ONCE: u32 = 32;
-/// The published evidence is brought up to date this often at most.
-const EVIDENCE_EVERY: u64 = 1_000;
 
 /// What a node needs of the operating system and of its program.
 pub(crate) struct Prepared {
@@ -202,7 +200,7 @@ struct Running<'a> {
     /// Whether receiving failed: the poll tells of what comes, not of what is there.
     look_again: bool,
     buffer: Vec<u8>,
-    published_at: Option<Time>,
+    publisher: Publisher<'a>,
     lost: u64,
     /// So many rings of the bell are answered at once before a client is given way.
     at_once: u32,
@@ -245,6 +243,7 @@ impl<'a> Running<'a> {
         let saved = kept.take().unwrap_or_else(|| Saved::empty(incarnation));
         let saved = Saved { incarnation, ..saved };
         let engine = Engine::new(setup, saved, life.run, seed, host, Time(0));
+        let clock = Instant::now();
         Ok(Running {
             shared,
             run,
@@ -254,11 +253,11 @@ impl<'a> Running<'a> {
             machine,
             disk,
             narrator,
-            clock: Instant::now(),
+            clock,
             more: true,
             look_again: false,
             buffer: vec![0; udp::DATAGRAM_LIMIT_BYTES],
-            published_at: None,
+            publisher: Publisher::new(shared, clock),
             lost: 0,
             at_once: 0,
         })
@@ -414,57 +413,12 @@ impl<'a> Running<'a> {
             machine.give(job);
         }
         // Who hears of an event sees in `Committed` what it speaks of.
-        self.publish(!self.output.notes.is_empty(), now);
+        self.publisher.publish(&self.engine, !self.output.notes.is_empty(), now);
         self.narrator.tell(&self.engine, &mut self.output.notes);
         self.narrator.tell_of_seals(self.engine.counts());
         self.narrator.tell_counts(&self.engine, self.lost, now);
         answer(&mut self.output);
         Ok(())
-    }
-
-    /// Before anybody is answered: who has a reply sees in `Committed` what it
-    /// speaks of.
-    fn publish(&mut self, turned: bool, now: Time) {
-        let core = self.engine.core();
-        let role = engine::public_role(core.role());
-        let at = |time: Time| self.clock + Duration::from_micros(time.0);
-        let mut published = self.shared.published.lock();
-        published.reach(self.engine.newest());
-        published.quorum_at = core.quorum_at(now).filter(|at| at.0 > 0).map(at);
-        published.commit_index = published.commit_index.max(core.commit_index().0);
-        published.last_index = core.log().last_index().0;
-        published.campaigns_at = core.campaigns_at().map(at);
-        let members_at = core.members_agreed().map_or(0, |(index, _)| index.0);
-        let turned = turned || published.role != role || published.term != core.term().0;
-        let others = published.members_at != members_at || published.turns != core.turns();
-        let vote = core.hard().voted_for;
-        let turned = turned || others || published.vote != vote;
-        let due = self.published_at.is_none_or(|last| now.since(last) >= EVIDENCE_EVERY);
-        if !turned && !due {
-            return;
-        }
-        self.published_at = Some(now);
-        published.role = role;
-        published.term = core.term().0;
-        published.incarnation = core.me().incarnation.0;
-        // Their names are copied only when they are others, or stand otherwise.
-        if others {
-            publish_members(core, &mut published);
-        }
-        published.members_at = members_at;
-        published.turns = core.turns();
-        published.up_since = core.up_since().map(|index| index.0);
-        let leader = core.leader().and_then(|leader| core.known_name(leader));
-        if published.leader.as_deref() != leader {
-            published.leader = leader.map(str::to_string);
-        }
-        published.vote = vote;
-        let voted_for = vote.and_then(|vote| core.known_name(vote));
-        if published.voted_for.as_deref() != voted_for {
-            published.voted_for = voted_for.map(str::to_string);
-        }
-        published.waiting_for = core.waiting(now).map_or_else(Vec::new, |waiting| waiting.names());
-        publish_evidence(core, &mut published, now, at);
     }
 
     /// The run is over: nobody is left waiting, the socket is let go.
@@ -503,45 +457,6 @@ impl<'a> Running<'a> {
 fn answer(output: &mut Output<Ticket>) {
     for (ticket, answer) in output.answers.drain(..).rev() {
         ticket.answer(answer);
-    }
-}
-
-/// The members as they are agreed.
-fn publish_members(core: &core::Core, published: &mut Published) {
-    published.members.clear();
-    for member in core.members_agreed().into_iter().flat_map(|(_, members)| &members.members) {
-        published.members.push(PublishedMember {
-            name: member.name.clone(),
-            address: member.address,
-            voter: member.is_voter(),
-            joining: member.standing == Standing::Joining,
-            incarnation: member.incarnation.map(|incarnation| incarnation.0),
-            verdict: core
-                .verdicts()
-                .of(&member.name)
-                .map(|agreed| Verdict { up: agreed.up, index: agreed.index.0 }),
-            heard: Heard::Never,
-            suspected: false,
-        });
-    }
-}
-
-/// What this node has heard of them itself.
-fn publish_evidence(
-    core: &core::Core,
-    published: &mut Published,
-    now: Time,
-    at: impl Fn(Time) -> Instant,
-) {
-    let (me, suspects) = (core.me().incarnation, core.suspects(now));
-    for member in &mut published.members {
-        let Some(incarnation) = member.incarnation.map(Incarnation) else { continue };
-        member.heard = match core.heard_at(incarnation) {
-            _ if incarnation == me => Heard::Own,
-            Some(time) => Heard::At(at(time)),
-            None => Heard::Never,
-        };
-        member.suspected = suspects(incarnation);
     }
 }
 
