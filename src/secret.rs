@@ -19,6 +19,23 @@ const FILE_BYTES_LIMIT: u64 = 4_096;
 pub(crate) const REMEDY: &str = "write 32 bytes as 64 hexadecimal digits or 44 characters of \
                                  base64, as `head -c 32 /dev/urandom | base64` makes them";
 
+/// The text, without anything in it that may be a secret or most of one.
+pub(crate) fn hide(text: &str) -> String {
+    /// Fewer digits than that give nothing away.
+    const MOST: usize = 39;
+    let could_be = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let length = rest.find(|c| !could_be(c)).unwrap_or(rest.len());
+        let other = rest[length..].find(could_be).map_or(rest.len(), |at| length + at);
+        shown.push_str(if length > MOST { "(not shown)" } else { &rest[..length] });
+        shown.push_str(&rest[length..other]);
+        rest = &rest[other..];
+    }
+    shown
+}
+
 /// One secret. Nothing shows it.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret([u8; SECRET_BYTES]);
@@ -83,6 +100,10 @@ impl Secrets {
         let wrong = |problem: String, remedy: &str| {
             Error::config("secret_file", format!("{}: {problem}", path.display()), remedy)
         };
+        // Before it is opened, which with a pipe would wait for its writer.
+        if !std::fs::metadata(path).map_err(io)?.is_file() {
+            return Err(wrong("not a file".to_string(), REMEDY));
+        }
         let file = File::open(path).map_err(io)?;
         // Of the file that is open, whatever stands under its name by now.
         check_readers(&file.metadata().map_err(io)?).map_err(|(what, how)| wrong(what, &how))?;
@@ -108,9 +129,6 @@ fn check_readers(about: &std::fs::Metadata) -> Result<(), (String, String)> {
     use std::os::unix::fs::PermissionsExt;
 
     let mode = about.permissions().mode() & 0o7777;
-    if !about.is_file() {
-        return Err(("not a file".to_string(), REMEDY.to_string()));
-    }
     if mode & 0o077 != 0 {
         let problem = format!("others than its owner may read or write it (mode {mode:04o})");
         return Err((problem, "make it its owner's alone: chmod 600".to_string()));
@@ -119,11 +137,8 @@ fn check_readers(about: &std::fs::Metadata) -> Result<(), (String, String)> {
 }
 
 #[cfg(not(unix))]
-fn check_readers(about: &std::fs::Metadata) -> Result<(), (String, String)> {
-    match about.is_file() {
-        true => Ok(()),
-        false => Err(("not a file".to_string(), REMEDY.to_string())),
-    }
+fn check_readers(_about: &std::fs::Metadata) -> Result<(), (String, String)> {
+    Ok(())
 }
 
 /// How many, and nothing of them.
@@ -167,6 +182,17 @@ mod tests {
         let others = ["1", "2", "3"].map(|digit| HEX.replace("1f", &format!("1{digit}")));
         let many = Secrets::parse(others.iter().map(String::as_str)).expect_err("three");
         assert!(many.contains("3 secrets"), "{many}");
-        assert!(!format!("{:?}", Secrets::parse([HEX])).contains("0001"));
+        // Neither as it is written nor as a list of numbers.
+        let shown = format!("{:?}", Secrets::parse([HEX]));
+        assert!(!shown.contains("0001") && !shown.contains("1, 2"), "{shown}");
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_not_shown_in_any_text() {
+        let hidden = hide(&format!("{{\"a\": \"{HEX}\", \"b\": [\"{BASE64}\", 17]}}"));
+        assert_eq!(hidden, "{\"a\": \"(not shown)\", \"b\": [\"(not shown)\", 17]}");
+        for text in ["", "ä", "127.0.0.1", "a/path/of/several names", &HEX[..39]] {
+            assert_eq!(hide(text), text);
+        }
     }
 }

@@ -104,10 +104,9 @@ pub(super) fn is_flat(keys: &Keys) -> bool {
 pub(super) fn flat(keys: &Keys) -> Result<(), Error> {
     for (key, value) in keys {
         if KEYS.contains(&key.as_str()) && !value.is_object() {
-            let shown = if key == "secret" { "what it says".to_string() } else { show(value) };
             return Err(Error::config(
                 key,
-                format!("{shown} stands among the nodes"),
+                format!("{} stands among the nodes", show(value)),
                 "put the nodes into a map of their own: {\"nodes\": {..}}, with this key beside it",
             ));
         }
@@ -338,6 +337,11 @@ fn secret(keys: &Keys) -> Result<Option<SecretFrom>, Error> {
     let remedy = "write the path of a file that holds the secret, such as \"cluster.key\", or \
                   leave the key out, and nodes trust their network";
     let file = path_in(keys, "secret_file", remedy)?;
+    // It would be shown wherever a path is.
+    if file.as_ref().is_some_and(|path| Secrets::parse(path.to_str()).is_ok()) {
+        let problem = "is a secret, where the path of a file that holds it should be";
+        return Err(Error::config("secret_file", problem, "write it into a file of its own"));
+    }
     let Some(value) = keys.get("secret") else { return Ok(file.map(SecretFrom::File)) };
     let refuse = |problem: String, remedy| Err(Error::config("secret", problem, remedy));
     if file.is_some() {
@@ -508,7 +512,7 @@ fn wrong(at: &str, value: &Value, remedy: &str) -> Error {
 
 /// The value as JSON, cut if it is long.
 fn show(value: &Value) -> String {
-    cut(value.to_string())
+    cut(secret::hide(&value.to_string()))
 }
 
 fn cut(text: String) -> String {

@@ -36,8 +36,8 @@ pub(super) struct Narrator<'a> {
     counts_told: (Counts, u64),
     counts_at: Time,
     receive_failed: bool,
-    /// Whether it was told that others seal in another way.
-    strangers_told: bool,
+    /// Whether it was told, for each way in which others seal otherwise.
+    strangers_told: [bool; 3],
 }
 
 impl<'a> Narrator<'a> {
@@ -51,7 +51,7 @@ impl<'a> Narrator<'a> {
             counts_told: (Counts::default(), 0),
             counts_at: Time(COUNTS_EVERY),
             receive_failed: false,
-            strangers_told: false,
+            strangers_told: [false; 3],
         }
     }
 
@@ -110,24 +110,24 @@ impl<'a> Narrator<'a> {
 
     /// Others do not seal as this node does: somebody has the wrong file, most likely.
     pub(super) fn tell_of_seals(&mut self, counts: &Counts) {
-        let [closing, secret, forged] = [Refusal::Closing, Refusal::Secret, Refusal::Forged]
-            .map(|refusal| counts.refused[refusal as usize]);
-        if self.strangers_told || closing + secret + forged == 0 {
-            return;
-        }
-        self.strangers_told = true;
         let sealed = self.config.settings().secret.is_some();
-        let what = match sealed {
-            false => "sealed datagrams come, and it has no secret",
-            true if closing > 0 => "datagrams come that are not sealed",
-            true if secret > 0 => "datagrams come that are sealed by a secret it does not have",
-            true => "datagrams come whose seal is broken",
-        };
-        log::warn!(
-            target: "kontiki",
-            "{} {what}; they are dropped (do all nodes have the same secret_file?)",
-            place(self.shared, None)
-        );
+        let reasons = [
+            (Refusal::Closing, "datagrams come that are not sealed"),
+            (Refusal::Secret, "datagrams come that are sealed by a secret it does not have"),
+            (Refusal::Forged, "datagrams come whose seal is broken"),
+        ];
+        for ((refusal, what), told) in reasons.into_iter().zip(&mut self.strangers_told) {
+            if *told || counts.refused[refusal as usize] == 0 {
+                continue;
+            }
+            *told = true;
+            let what = if sealed { what } else { "sealed datagrams come, and it has no secret" };
+            log::warn!(
+                target: "kontiki",
+                "{} {what}; they are dropped (do all nodes have the same secret_file?)",
+                place(self.shared, None)
+            );
+        }
     }
 
     pub(super) fn stopped(&self) {

@@ -47,11 +47,13 @@ pub enum Refusal {
     Forged,
     /// Sealed by whom it says, and taken before.
     Replayed,
+    /// Sealed for another node.
+    Addressee,
 }
 
 impl Refusal {
     /// Every reason, in the order of their numbers (`refusal as usize`).
-    pub const ALL: [Refusal; 15] = [
+    pub const ALL: [Refusal; 16] = [
         Refusal::TooShort,
         Refusal::Magic,
         Refusal::Version,
@@ -67,6 +69,7 @@ impl Refusal {
         Refusal::Secret,
         Refusal::Forged,
         Refusal::Replayed,
+        Refusal::Addressee,
     ];
 
     /// The name to count it by.
@@ -87,6 +90,7 @@ impl Refusal {
             Refusal::Secret => "secret",
             Refusal::Forged => "forged",
             Refusal::Replayed => "replayed",
+            Refusal::Addressee => "addressee",
         }
     }
 }

@@ -15,10 +15,11 @@ pub(crate) struct Counts {
 }
 
 /// The protocol's reasons, in the order in which they are counted.
-const REASONS: [Refused; 8] = [
+const REASONS: [Refused; 9] = [
     Refused::NotForThisLife,
     Refused::NotBelieved,
     Refused::Stranger,
+    Refused::NoMember,
     Refused::ForeignCluster,
     Refused::Malformed,
     Refused::NotLeader,
@@ -57,5 +58,36 @@ impl Counts {
             .map(|(name, count)| format!("{name} {count}"))
             .collect();
         told.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The one that comes next; written so that no reason can be left out.
+    fn after(refused: Refused) -> Option<Refused> {
+        Some(match refused {
+            Refused::NotForThisLife => Refused::NotBelieved,
+            Refused::NotBelieved => Refused::Stranger,
+            Refused::Stranger => Refused::NoMember,
+            Refused::NoMember => Refused::ForeignCluster,
+            Refused::ForeignCluster => Refused::Malformed,
+            Refused::Malformed => Refused::NotLeader,
+            Refused::NotLeader => Refused::Full,
+            Refused::Full => Refused::Failed,
+            Refused::Failed => return None,
+        })
+    }
+
+    #[test]
+    fn every_reason_is_counted_and_told() {
+        let mut counts = Counts::default();
+        let reasons = std::iter::successors(Some(Refused::NotForThisLife), |one| after(*one));
+        for (number, reason) in reasons.enumerate() {
+            counts.drop_message(reason);
+            assert_eq!(counts.lost(), number as u64 + 1, "{reason:?}");
+            assert!(counts.describe().contains(&format!("{reason:?} 1")), "{reason:?}");
+        }
     }
 }

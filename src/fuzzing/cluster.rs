@@ -33,6 +33,7 @@ pub(super) struct Cluster {
     /// All that was ever sent, and to whom.
     tape: Vec<(usize, Vec<u8>)>,
     honest: BTreeSet<Vec<u8>>,
+    counted: BTreeSet<(Vec<u8>, Vec<u8>)>,
     requests: u64,
     answers: BTreeMap<u64, Answer>,
 }
@@ -55,6 +56,7 @@ impl Cluster {
             travelling: VecDeque::new(),
             tape: Vec::new(),
             honest: BTreeSet::new(),
+            counted: BTreeSet::new(),
             requests: 0,
             answers: BTreeMap::new(),
         };
@@ -226,6 +228,11 @@ impl Cluster {
             let to = to.filter(|to| *to != node).expect("the address of another node");
             self.travelling.push_back((self.now.plus(TRIP), to, datagram.clone()));
             self.tape.push((to, datagram.clone()));
+            // The sender's run and its counter: what no two sealed datagrams may share.
+            if self.secrets.is_some() {
+                let count = (datagram[14..30].to_vec(), datagram[50..58].to_vec());
+                assert!(self.counted.insert(count), "a nonce is used twice");
+            }
             self.honest.insert(datagram.clone());
         }
         self.engines[node].recycle(&mut output.datagrams);

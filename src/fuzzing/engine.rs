@@ -188,7 +188,7 @@ impl Attack {
     fn readdressed(&mut self, feed: &mut Feed<'_>) {
         let (to, datagram) = self.taped(feed);
         let mut datagram = datagram;
-        let Ok(opened) = opened(&self.cluster, &mut datagram) else { return };
+        let Ok(opened) = opened(&self.cluster, to, &mut datagram) else { return };
         let mut header = opened.header;
         let change = 1 + u64::from(feed.byte());
         match feed.below(7) {
@@ -289,7 +289,7 @@ impl Attack {
     /// What a node must make of it. Nothing is a stranger's that could be believed.
     fn verdict(&self, to: usize, datagram: &[u8]) -> Verdict {
         let mut copy = datagram.to_vec();
-        let Ok(frame) = opened(&self.cluster, &mut copy) else { return Verdict::Unreadable };
+        let Ok(frame) = opened(&self.cluster, to, &mut copy) else { return Verdict::Unreadable };
         let is_earlier = || earlier_tape(self.sealed).iter().any(|(_, taped)| taped == datagram);
         if self.cluster.was_sent(datagram) || is_earlier() {
             return Verdict::Replayed;
@@ -345,6 +345,13 @@ impl Attack {
                 self.cluster.inject(to, &datagram);
             }
         }
+        if self.sealed {
+            // Whatever came of it, once is all: taken or refused, the next time it is nothing.
+            let before = (self.state(to), self.shown_peers(to));
+            let answered = self.cluster.inject(to, &datagram);
+            assert_eq!((self.state(to), self.shown_peers(to)), before, "it is taken again");
+            assert_eq!(answered, 0, "it is answered again");
+        }
         if let Err(violation) = self.cluster.engine_of(to).check_bounds() {
             panic!("{violation}");
         }
@@ -361,7 +368,7 @@ impl Attack {
     fn may_be_answered(&self, to: usize, datagram: &[u8]) -> bool {
         let is_hello = |part| matches!(decode_part(part), Ok(Part::Message(Message::Hello(_))));
         let meant = [Envelope::ANYONE, self.cluster.life(to)];
-        opened(&self.cluster, &mut datagram.to_vec()).is_ok_and(|frame| {
+        opened(&self.cluster, to, &mut datagram.to_vec()).is_ok_and(|frame| {
             meant.contains(&frame.header.to) && frame.parts.clone().any(is_hello)
         })
     }
@@ -410,7 +417,7 @@ impl Attack {
     }
 }
 
-/// A datagram, opened by one who holds the secret, if there is one.
-fn opened<'a>(cluster: &Cluster, datagram: &'a mut [u8]) -> Result<Frame<'a>, Refusal> {
-    cluster.seal_of(Envelope::ANYONE).open(datagram, |_| false)
+/// A datagram, opened as this node would that had heard nothing yet.
+fn opened<'a>(cluster: &Cluster, to: usize, datagram: &'a mut [u8]) -> Result<Frame<'a>, Refusal> {
+    cluster.seal_of(cluster.life(to)).open(datagram, |_| false)
 }

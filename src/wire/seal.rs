@@ -8,17 +8,18 @@
 //! ```text
 //!   secret ─► HKDF-SHA-256 ─┬─► 4 bytes that name the secret
 //!                           └─ incarnation, run, epoch ─► key of the sender
-//!   counter = epoch (32 bits) · number (32 bits)      nonce = 0 · counter
+//!   counter = epoch (40 bits) · number (24 bits)      nonce = 0 · counter
 //! ```
 //!
 //! Why no nonce comes twice under a key. A key is of one secret, one incarnation, one run
 //! and one epoch. A run is drawn by the operating system's chance at each start, so that a
 //! restart has other keys, whether or not the node remembers anything: there is no counter
 //! to keep on a disk. Within a run one `Seal` counts everything that leaves, to whomever;
-//! it cannot be copied, and the count never goes back. A key ends after 2^32 datagrams,
-//! with its epoch, long before their number tells anything of it. Assumed: two starts of
-//! one incarnation do not draw the same 64-bit number; and no machine is copied while a
-//! node runs on it, for then both go on with the same run.
+//! it cannot be copied, and the count never goes back. A key ends after 2^24 datagrams,
+//! with its epoch, long before their number tells anything of it (2^36 blocks at most).
+//! Assumed: two starts of one incarnation do not draw the same 64-bit number; and no node is
+//! copied, or set back to what it was, while it runs, as machines can be by a snapshot: that
+//! would go on with the same run from an earlier count.
 //!
 //! Replays. For each sender that was heard there is a window over its counters: what was
 //! taken, or is older than the window, is refused. What was recorded is
@@ -28,11 +29,13 @@
 //!   may be for anyone, and it says nothing that is believed: who is met must echo a value
 //!   that was drawn for this (`core::lives`);
 //! - from an earlier run of the sender: in that run's window if it is remembered; if not,
-//!   that life is not believed any more, and nobody is believed again without an echo.
+//!   that life is not believed any more, and nobody is believed without an echo. It may make
+//!   this node ask who is there, at the address that it knows itself;
+//! - between two other nodes: bound to that addressee, so refused before it is opened;
+//! - this node's own words, of this start or an earlier one: refused likewise.
 //!
 //! The windows of lives that are believed are kept as long as they are; of others a few.
-//! To have one, a sender must hold the secret: who does not makes this node remember
-//! nothing.
+//! To have one, a sender must hold the secret, or repeat what such a one said to this node.
 //!
 //! Two secrets may be known: the first seals, both open, so that a cluster changes its
 //! secret in three rolling restarts (`config`).
@@ -46,11 +49,12 @@ use aes_gcm::{Aes256Gcm, KeyInit};
 use hkdf::Hkdf;
 use sha2::Sha256;
 
+use crate::core::message::Envelope;
 use crate::core::types::Life;
 use crate::secret::{Secret, Secrets};
 
 use super::Refusal;
-use super::frame::{self, CLOSING_AT, Closing, Frame, SEALED_HEADER_BYTES, TAG_BYTES};
+use super::frame::{self, CLOSING_AT, Closing, Frame, Header, SEALED_HEADER_BYTES, TAG_BYTES};
 
 use self::window::Window;
 
@@ -87,7 +91,7 @@ struct Source {
 
 /// The key of one run, for one epoch.
 struct Key {
-    epoch: u32,
+    epoch: u64,
     cipher: Aes256Gcm,
 }
 
@@ -107,6 +111,14 @@ impl Seal {
         let key = sources[0].key(own, 0);
         let (counter, senders) = (0, BTreeMap::new());
         Seal::Secret(Box::new(Sealed { own, sources, key, counter, senders, opened: 0 }))
+    }
+
+    /// As the addressee of this datagram would have it that has heard nothing yet.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn of_addressee(secrets: Option<&Secrets>, datagram: &[u8]) -> Seal {
+        let closing = if secrets.is_some() { Closing::Seal } else { Closing::Checksum };
+        let header = frame::read_header(datagram, closing);
+        Seal::new(secrets, header.map_or(Envelope::ANYONE, |(header, _)| header.to))
     }
 
     /// How frames have to be begun.
@@ -133,7 +145,7 @@ impl Seal {
         }
     }
 
-    /// Opens a datagram. If it does not open, nothing has changed, the bytes neither.
+    /// Opens a datagram. If its seal does not hold nothing has changed, the bytes neither.
     /// `believed` says whose window must be kept.
     pub fn open<'a>(
         &mut self,
@@ -177,11 +189,15 @@ impl Sealed {
         }
         let place = self.sources.iter().position(|source| source.name == name);
         let place = place.ok_or(Refusal::Secret)?;
-        let from = header.from;
+        let Header { from, to, .. } = header;
+        // What was said to somebody else is not worth opening, and what this node said itself
+        // comes back from nobody who means well.
+        if to.incarnation != self.own.incarnation && to != Envelope::ANYONE {
+            return Err(Refusal::Addressee);
+        }
         let known = self.senders.get_mut(&(from, place));
-        // What this run sealed itself comes back from nobody who means well.
         let replayed = known.as_ref().is_some_and(|sender| !sender.window.is_new(counter));
-        if from == self.own || replayed {
+        if from.incarnation == self.own.incarnation || replayed {
             return Err(Refusal::Replayed);
         }
         let made = match &known {
@@ -258,7 +274,7 @@ impl Source {
         Source { name, hkdf }
     }
 
-    fn key(&self, of: Life, epoch: u32) -> Key {
+    fn key(&self, of: Life, epoch: u64) -> Key {
         let numbers = [of.incarnation.0, of.run.0].map(u64::to_le_bytes);
         let mut key = [0; 32];
         self.hkdf
@@ -269,8 +285,8 @@ impl Source {
 }
 
 /// Which of its keys a run has at that counter.
-fn epoch(counter: u64) -> u32 {
-    (counter >> 32) as u32
+fn epoch(counter: u64) -> u64 {
+    counter >> 24
 }
 
 fn nonce(counter: u64) -> [u8; 12] {

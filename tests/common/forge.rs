@@ -65,7 +65,7 @@ impl Forger {
         let secret: Vec<u8> = (0..32).map(|at| secret(at).expect("digits")).collect();
         let hkdf = sealed.then(|| Hkdf::new(Some(b"kontiki seal 1"), &secret));
         // Behind whatever the run in whose name this is has sent itself.
-        Forger { hkdf, counter: 1 << 31, key: None }
+        Forger { hkdf, counter: 128 << 24, key: None }
     }
 
     /// A frame with this body, parts or not.
@@ -91,7 +91,7 @@ impl Forger {
                 nonce[4..].copy_from_slice(&self.counter.to_be_bytes());
                 self.counter += 1;
                 if self.key.as_ref().is_none_or(|(of, _)| *of != head.from) {
-                    self.key = Some((head.from, key(hkdf, head.from)));
+                    self.key = Some((head.from, key(hkdf, head.from, self.counter >> 24)));
                 }
                 let (_, cipher) = self.key.as_ref().expect("it was made");
                 let mut body = body.to_vec();
@@ -113,10 +113,10 @@ impl Forger {
     }
 }
 
-/// The key of a run, in its first epoch.
-fn key(hkdf: &Hkdf<Sha256>, of: Life) -> Aes256Gcm {
+/// The key of a run, in one of its epochs.
+fn key(hkdf: &Hkdf<Sha256>, of: Life, epoch: u64) -> Aes256Gcm {
     let (numbers, mut key) = (of.map(u64::to_le_bytes), [0; 32]);
-    let about: [&[u8]; 4] = [b"run", &numbers[0], &numbers[1], &[0; 4]];
+    let about: [&[u8]; 4] = [b"run", &numbers[0], &numbers[1], &epoch.to_le_bytes()];
     hkdf.expand_multi_info(&about, &mut key).expect("a key");
     Aes256Gcm::new(&key.into())
 }

@@ -154,8 +154,7 @@ impl World {
     fn check_datagram(&mut self, place: usize, bytes: &[u8]) -> Step {
         let incarnation = self.nodes[place].incarnation;
         let Some(running) = &self.nodes[place].running else { return Ok(()) };
-        // By a seal that has seen nothing, so that it opens whatever anybody sealed.
-        let mut seal = Seal::new(self.plan.secrets(0).as_ref(), Envelope::ANYONE);
+        let mut seal = Seal::of_addressee(self.plan.secrets(0).as_ref(), bytes);
         let mut bytes = bytes.to_vec();
         let Ok(frame) = seal.open(&mut bytes, |_| false) else {
             panic!("{} sends what nobody can open", self.nodes[place].name);
