@@ -220,7 +220,8 @@ impl Committed {
     ///
     /// A node whose memory is lost counts as lost until this is true for what came
     /// back in its place: who restarts the nodes of a volatile cluster one after the
-    /// other waits for it each time.
+    /// other waits for it each time ([`guide::upgrading`](crate::guide::upgrading) has an
+    /// example).
     pub fn is_voter(&self) -> bool {
         let own = |member: &&Member| member.incarnation == Some(self.incarnation);
         self.members.iter().find(own).is_some_and(|member| member.voter)

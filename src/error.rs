@@ -14,7 +14,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a config was refused, or a node could not be made or started.
 ///
-/// Nothing was changed and nothing is left running when one of these is answered.
+/// Nothing was changed and nothing is left running when one of these is answered. What to
+/// do about each is told in [`guide::no_start`](crate::guide::no_start).
 ///
 /// ```
 /// use kontiki::{Config, Error};
