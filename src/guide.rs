@@ -431,8 +431,8 @@ pub mod upgrading {}
 /// bytes, elsewhere 1,400, so that IP does not cut them. What is longer goes in
 /// fragments, and only those that are lost are sent again.
 ///
-/// The socket's buffers are asked to hold 4 MiB. What the system grants instead stands in the
-/// first line that a node logs (level `info`). On Linux it grants no more than
+/// The socket's buffers are asked to hold 4 MiB. What the system grants instead is logged when
+/// a node starts (level `info`). On Linux it grants no more than
 /// `net.core.rmem_max` and `net.core.wmem_max`, by default some 200 KB: a few datagrams of 60 KB.
 /// What does not fit is lost and sent again, which costs time under load. To allow it:
 ///

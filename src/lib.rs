@@ -1,6 +1,12 @@
 //! Raft for programs that want agreement without a framework: no async runtime, no
 //! network layer to write, no storage layer to write, no server to run.
 //!
+//! ```toml
+//! [dependencies]
+//! kontiki = "0.1"
+//! serde_json = "1"
+//! ```
+//!
 //! One constructor makes a node, four calls use it. Here are three nodes in one program:
 //!
 //! ```

@@ -147,8 +147,8 @@ const NO_PANIC: Property =
 /// # Ok::<(), kontiki::sim::Violation>(())
 /// ```
 ///
-/// The head of [`sim`](crate::sim) has one with a state machine of one's own, and [`Faults`]
-/// one with faults that are chosen.
+/// All that can be set is set like that. The head of [`sim`](crate::sim) has one with a state
+/// machine of one's own, and [`Faults`] one with faults that are chosen.
 pub struct Simulation {
     plan: Plan,
     faults: Faults,

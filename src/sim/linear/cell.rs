@@ -19,7 +19,7 @@ use super::{Call, Model, Verdict, WORK_LIMIT};
 #[derive(Debug)]
 pub struct Cell;
 
-/// What is asked of a cell.
+/// What is asked of a cell. See [`check_cell`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CellOperation {
     /// Sets it to this. Answered with [`Done`](CellAnswer::Done) or
@@ -47,7 +47,7 @@ pub enum CellOperation {
     Lookup,
 }
 
-/// What a cell answers.
+/// What a cell answers. See [`check_cell`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CellAnswer {
     /// It was written; the store says nothing of what was there.
