@@ -324,7 +324,7 @@ impl Client {
     /// Why the node has stopped by itself: every call says so.
     fn failure(&self) -> String {
         match self.node.client_request(Request::query(&Value::Null)) {
-            Err(RequestError::Failed { reason }) => reason,
+            Err(RequestError::Failed { reason, .. }) => reason,
             Err(error) => error.to_string(),
             Ok(_) => "it does not say why".to_string(),
         }

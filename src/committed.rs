@@ -89,6 +89,7 @@ impl Entry {
     }
 
     /// The caller's own id, if the request had one ([`Request::id`](crate::Request::id)).
+    /// See [`new`](Entry::new) for an example, as for the next one.
     pub fn id(&self) -> Option<&str> {
         str::from_utf8(self.id.of(&self.payload)).ok().filter(|id| !id.is_empty())
     }
@@ -149,6 +150,26 @@ impl fmt::Debug for Entry {
 /// It is this node's knowledge, taken without asking anyone: another node may
 /// know more. What it says is never taken back: an `entry` once seen is in every
 /// node's log at that index for ever. Clones are cheap but for the members' names.
+///
+/// ```
+/// use kontiki::{Config, RaftNode, Role};
+/// use serde_json::json;
+///
+/// # let free = std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+/// let node = RaftNode::new(Config::new([("node0", free)])?, "node0")?;
+/// node.start()?;
+/// node.client_request(json!("a value"))?.wait()?;
+///
+/// let known = node.check_committed_entry();
+/// assert_eq!(known.entry.as_ref().unwrap().value(), json!("a value"));
+/// assert_eq!((known.role, known.leader.as_deref()), (Role::Leader, Some("node0")));
+/// assert!(known.is_voter() && known.quorum_ago.is_some());
+/// let [member] = &known.members[..] else { panic!("{known}") };
+/// assert!(member.is_up() && member.voter);
+/// let token = member.verdict.unwrap().index; // a fencing token
+/// assert_eq!(known.up_since, Some(token));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Committed {
@@ -199,7 +220,8 @@ impl Committed {
     ///
     /// A node whose memory is lost counts as lost until this is true for what came
     /// back in its place: who restarts the nodes of a volatile cluster one after the
-    /// other waits for it each time.
+    /// other waits for it each time ([`guide::upgrading`](crate::guide::upgrading) has an
+    /// example).
     pub fn is_voter(&self) -> bool {
         let own = |member: &&Member| member.incarnation == Some(self.incarnation);
         self.members.iter().find(own).is_some_and(|member| member.voter)
@@ -225,7 +247,8 @@ impl fmt::Display for Committed {
     }
 }
 
-/// One member of the cluster, as the node that tells of it sees it.
+/// One member of the cluster, as the node that tells of it sees it. See [`Committed`] for an
+/// example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Member {
@@ -258,7 +281,7 @@ pub struct Member {
 }
 
 impl Member {
-    /// Whether it is agreed to be up.
+    /// Whether it is agreed to be up. See [`Committed`] for an example.
     pub fn is_up(&self) -> bool {
         self.verdict.is_some_and(|verdict| verdict.up)
     }
@@ -282,7 +305,24 @@ pub struct Verdict {
     pub index: u64,
 }
 
-/// What a node is at the moment (Raft §5.1).
+impl Verdict {
+    /// A verdict for tests of a [`StateMachine`](crate::StateMachine), as
+    /// [`Entry::new`] makes entries. Nothing is agreed.
+    ///
+    /// ```
+    /// use kontiki::Verdict;
+    ///
+    /// let verdict = Verdict::new(false, 7);
+    /// assert!(!verdict.up);
+    /// assert_eq!(verdict.index, 7);
+    /// ```
+    pub fn new(up: bool, index: u64) -> Verdict {
+        Verdict { up, index }
+    }
+}
+
+/// What a node is at the moment (Raft §5.1). See [`Committed`] and
+/// [`Event`](crate::Event) for examples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Role {

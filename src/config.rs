@@ -177,6 +177,16 @@ impl Config {
     ///
     /// [`Error::Io`] if it cannot be read, [`Error::Config`] for each mistake in it. A relative
     /// `data_dir` in it is relative to the directory of the file, wherever the program runs.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("kontiki-doc-{}.json", std::process::id()));
+    /// # std::fs::write(&path, r#"{"node0": {"ip": "127.0.0.1", "port": 5565}}"#)?;
+    /// # let file = path.as_path();
+    /// let config = kontiki::Config::load(file)?;
+    /// assert_eq!(config.names().collect::<Vec<_>>(), ["node0"]);
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn load(path: impl AsRef<Path>) -> Result<Config, Error> {
         let path = path.as_ref();
         Config::of_file(&read::file(path)?, path)
@@ -244,7 +254,7 @@ impl Config {
         Ok(self)
     }
 
-    /// The nodes' names, in order.
+    /// The nodes' names, in order. See [`Config`] for an example.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.inner.settings.nodes.iter().map(|node| node.name.as_str())
     }
@@ -256,6 +266,40 @@ impl Config {
     /// `make` is called once for each start of a node, in the thread that makes
     /// or starts it. All nodes of a cluster must have the same machine. Clones of
     /// this config are not changed.
+    ///
+    /// ```
+    /// # use kontiki::{BoxError, Config, Entry, RaftNode, Request, StateMachine};
+    /// # use serde_json::{Value, json};
+    /// #[derive(Default)]
+    /// struct Sum(i64);
+    ///
+    /// impl StateMachine for Sum {
+    ///     fn apply(&mut self, entry: &Entry) -> Value {
+    ///         self.0 += entry.parse::<i64>().unwrap_or(0);
+    ///         json!(self.0)
+    ///     }
+    ///     // query, snapshot, restore: as `StateMachine` has them
+    /// #   fn query(&self, _: &Value) -> Value {
+    /// #       json!(self.0)
+    /// #   }
+    /// #   fn snapshot(&self) -> Result<Vec<u8>, BoxError> {
+    /// #       Ok(self.0.to_le_bytes().to_vec())
+    /// #   }
+    /// #   fn restore(&mut self, snapshot: &[u8]) -> Result<(), BoxError> {
+    /// #       self.0 = i64::from_le_bytes(snapshot.try_into()?);
+    /// #       Ok(())
+    /// #   }
+    /// }
+    ///
+    /// # let free = std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+    /// let config = Config::new([("node0", free)])?.state_machine(|_name| Sum::default());
+    /// let node = RaftNode::new(config, "node0")?;
+    /// node.start()?;
+    /// node.client_request(json!(40))?.wait()?;
+    /// assert_eq!(node.client_request(json!(2))?.wait()?.value, json!(42));
+    /// assert_eq!(node.client_request(Request::query(&()))?.wait()?.value, json!(42));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn state_machine<M: IntoMachine>(
         mut self,
         make: impl Fn(&str) -> M + Send + Sync + 'static,
@@ -275,6 +319,21 @@ impl Config {
     /// takes long there holds up that node's replies; after a restart or a snapshot
     /// entries come again or have gaps. Whoever must not miss one writes a [`StateMachine`].
     /// A panic in `see` stops the node. Clones of this config are not changed.
+    ///
+    /// ```
+    /// # use kontiki::{Config, RaftNode};
+    /// # use serde_json::json;
+    /// # let free = std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+    /// let (sender, seen) = std::sync::mpsc::channel();
+    /// let config = Config::new([("node0", free)])?
+    ///     .on_commit(move |node, entry| drop(sender.send((node.to_string(), entry.clone()))));
+    /// let node = RaftNode::new(config, "node0")?;
+    /// node.start()?;
+    /// node.client_request(json!("a"))?.wait()?;
+    /// let (name, entry) = seen.recv()?;
+    /// assert_eq!((&*name, entry.json()), ("node0", r#""a""#));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn on_commit(mut self, see: impl Fn(&str, &Entry) + Send + Sync + 'static) -> Config {
         Arc::make_mut(&mut self.inner).watchers.push(Arc::new(see));
         self
@@ -284,6 +343,14 @@ impl Config {
     /// the one by which the others reach it: for a node behind something that passes
     /// datagrams on, such as a container's port mapping, or a relay in a test. Clones of
     /// this config are not changed.
+    ///
+    /// ```
+    /// # use kontiki::Config;
+    /// // The others reach it at 10.0.0.1:5565, from where it is passed on into the container.
+    /// let config = Config::new([("node0", ([10, 0, 0, 1], 5565))])?;
+    /// let config = config.listen_at("node0", ([0, 0, 0, 0], 5565).into());
+    /// # Ok::<(), kontiki::Error>(())
+    /// ```
     pub fn listen_at(mut self, name: impl Into<String>, address: SocketAddr) -> Config {
         Arc::make_mut(&mut self.inner).listen.insert(name.into(), address);
         self
@@ -296,6 +363,7 @@ impl Config {
     /// keep the receiver. It holds 1024 events; what a slow reader leaves no room for is dropped,
     /// and [`Event::Missed`] says so before the next one. No node ever waits for a
     /// reader. The channel ends when the last of these configs and nodes is gone.
+    /// See [`Event`] for an example.
     pub fn events(&self) -> Receiver<Event> {
         self.inner.hub.subscribe()
     }

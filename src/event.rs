@@ -22,6 +22,27 @@ const CHANNEL_EVENTS: usize = 1024;
 /// say is agreed by the cluster, and the newest of it stands in
 /// [`Committed`](crate::Committed) as well; the rest is this node's own affair.
 /// [`Config::events`](crate::Config::events) gives them.
+///
+/// ```
+/// use kontiki::{Config, Event, RaftNode, Role};
+///
+/// # let free = std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+/// let config = Config::new([("node0", free)])?;
+/// let events = config.events();
+/// let node = RaftNode::new(config, "node0")?;
+/// node.start()?;
+/// for event in &events {
+///     match event {
+///         Event::Role { role: Role::Leader, term, .. } => {
+///             println!("{} leads in term {term}", node.check_committed_entry().node);
+///             break;
+///         }
+///         Event::Missed { count, .. } => println!("{count} events were missed"),
+///         other => println!("{}: {other:?}", other.node()),
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -107,7 +128,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// The name of the node that it happened at.
+    /// The name of the node that it happened at. See [`Event`] for an example.
     pub fn node(&self) -> &str {
         match self {
             Event::Role { node, .. }

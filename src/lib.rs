@@ -1,31 +1,85 @@
 //! Raft for programs that want agreement without a framework: no async runtime, no
 //! network layer to write, no storage layer to write, no server to run.
 //!
-//! One shared JSON file names the nodes, one constructor joins the cluster, four
-//! calls use it:
+//! ```toml
+//! [dependencies]
+//! kontiki = "0.1"
+//! serde_json = "1"
+//! ```
+//!
+//! One constructor makes a node, four calls use it. Here are three nodes in one program:
+//!
+//! ```
+//! use kontiki::{BoxError, Config, RaftNode, Request};
+//! use serde_json::json;
+//! use std::net::UdpSocket;
+//!
+//! fn main() -> Result<(), BoxError> {
+//!     // Three ports of this machine that are free.
+//!     let names = ["node0", "node1", "node2"];
+//!     let sockets = names.map(|_| UdpSocket::bind("127.0.0.1:0").unwrap());
+//!     let addresses = sockets.map(|socket| socket.local_addr().unwrap());
+//!
+//!     let config = Config::new(names.into_iter().zip(addresses))?;
+//!     let nodes = names.map(|name| RaftNode::new(&config, name).unwrap());
+//!     for node in &nodes {
+//!         node.start()?;
+//!     }
+//!
+//!     // Any node takes a request, and sees it to the leader.
+//!     let reply = nodes[1].client_request(json!({"val": 1}))?.wait()?;
+//!     println!("committed at {} in term {}", reply.index, reply.term);
+//!
+//!     // The node that was asked shows it now, the others a little later.
+//!     let entry = nodes[1].check_committed_entry().entry.unwrap();
+//!     assert_eq!((entry.index, entry.value()), (reply.index, json!({"val": 1})));
+//!
+//!     // Who must not miss it asks for a linearizable read.
+//!     let newest = nodes[2].client_request(Request::query(&()))?.wait()?;
+//!     assert_eq!(newest.value, json!({"val": 1}));
+//!
+//!     // Two of three are a majority.
+//!     nodes[0].stop();
+//!     nodes[2].client_request(json!({"val": 2}))?.wait()?;
+//!     Ok(()) // dropping a node stops it
+//! }
+//! ```
+//!
+//! Usually each node is a process of its own, on a host of its own, and one shared JSON file
+//! names them all:
+//!
+//! ```json
+//! {
+//!   "nodes": {
+//!     "node0": {"ip": "10.0.0.1", "port": 5565},
+//!     "node1": {"ip": "10.0.0.2", "port": 5565},
+//!     "node2": {"ip": "10.0.0.3", "port": 5565}
+//!   },
+//!   "data_dir": "/var/lib/my-program"
+//! }
+//! ```
 //!
 //! ```no_run
-//! use kontiki::{Config, RaftNode};
-//! use serde_json::json;
-//!
-//! let config = Config::load("cluster.json")?;
-//! let nodes = ["node0", "node1", "node2"].map(|name| RaftNode::new(&config, name).unwrap());
-//! for node in &nodes {
-//!     node.start()?;
-//! }
-//! let reply = nodes[1].client_request(json!({"val": 1}))?.wait()?; // any node takes it
-//! println!("committed at {} in term {}", reply.index, reply.term);
-//! for node in &nodes {
-//!     println!("{:?}", node.check_committed_entry().entry);
-//! }
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! // Not run here: it waits for the other two processes.
+//! # fn main() -> Result<(), kontiki::BoxError> {
+//! let name = std::env::args().nth(1).ok_or("usage: my-program NAME")?;
+//! let node = kontiki::RaftNode::new("cluster.json", &name)?;
+//! node.start()?;
+//! # Ok(())
+//! # }
 //! ```
+//!
+//! With `data_dir` a node keeps its log on the disk, without it in memory. Without a
+//! [`StateMachine`] of your own the state is the newest committed value.
 //!
 //! [`RaftNode`] has five calls. What goes in: a [`Config`] (the file, and what only a
 //! program can give: a [`StateMachine`], watchers) and [`Request`]s. What comes out:
 //! a [`Pending`] reply to each request, [`Committed`] (what this node knows to be
 //! agreed), [`Event`]s, and lines through the `log` crate: at `info` level a person
 //! can follow an election, at `debug` each vote, append and commit.
+//!
+//! The [`guide`] goes on from here: to each of three uses, to timeouts, to nodes that do not
+//! start, to upgrades, and to what it takes of memory, disk and network.
 //!
 //! # What is promised
 //!
@@ -82,6 +136,8 @@
 //! | `engine` | one node as bytes: all of the above, and the way of each request |
 //! | `driver`, `shared`, `node` | the node's thread, what it shares with its callers, the five calls |
 //! | `config`, `request`, `committed`, `event`, `machine`, `error` | what goes in and what comes out |
+//! | `sim` | the driver's stand-in, with time, network and disks of its own |
+//! | `guide` | no code: how to use it |
 //!
 //! A request has a number in its node's session. Its node sends it to the leader and
 //! sees in the log that comes back whether it arrived; it answers it when it applies
@@ -111,10 +167,30 @@
 //!   empty one; later entries of its own say who else is, and who is not.
 //! - Queries are served by ReadIndex (thesis §6.4) on any node; there are no leases.
 //!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `sim` | no | the module `sim`: whole clusters in one thread, from a seed, for tests of your own state machine. It adds no dependency |
+//!
+//! # What it needs
+//!
+//! Rust 1.89 or later, and the standard library. It is tried on Linux. No async runtime: a
+//! [`Pending`] is a `Future` that any of them can await.
+//!
 //! # Packages in the public items
 //!
-//! `serde`, `serde_json` ([`Value`](serde_json::Value)) and `crossbeam-channel` (the
-//! receiver of [`Config::events`]).
+//! What a program sees of other packages, so that another major version of one of them is
+//! another one of this package:
+//!
+//! | package | where |
+//! |---|---|
+//! | `serde` 1 | [`Request::command`] and [`Request::query`] take what is `Serialize`, [`Entry::parse`] gives what is `Deserialize` |
+//! | `serde_json` 1 | [`Value`](serde_json::Value) in configs, requests and replies; [`Error`](serde_json::Error) of [`Entry::new`] and [`Entry::parse`] |
+//! | `crossbeam-channel` 0.5 | the [`Receiver`](crossbeam_channel::Receiver) of [`Config::events`] |
+//! | `log` 0.4 | where the narration goes, with the target `kontiki` |
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod committed;
 mod config;
@@ -128,6 +204,7 @@ mod event;
 #[doc(hidden)]
 pub mod fuzzing;
 mod guard;
+pub mod guide;
 mod machine;
 mod node;
 mod operation;
@@ -136,6 +213,7 @@ mod request;
 mod secret;
 mod shared;
 #[cfg(any(test, feature = "sim"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 pub mod sim;
 mod storage;
 mod wire;

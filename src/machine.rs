@@ -82,6 +82,40 @@ pub trait StateMachine: Send + 'static {
     /// machine that keeps its state on a disk of its own ([`applied`](StateMachine::applied))
     /// must not count an index as applied at the first of them, but when something behind it
     /// comes; what it has taken and not counted is told again.
+    ///
+    /// ```
+    /// # use kontiki::{BoxError, Entry, StateMachine, Verdict};
+    /// # use serde_json::{Value, json};
+    /// # use std::collections::BTreeMap;
+    /// /// Who has which job.
+    /// #[derive(Default)]
+    /// struct Jobs(BTreeMap<u64, String>);
+    ///
+    /// impl StateMachine for Jobs {
+    ///     fn verdict(&mut self, member: &str, verdict: Verdict) {
+    ///         if !verdict.up {
+    ///             self.0.retain(|_, worker| worker != member); // free for others
+    ///         }
+    ///     }
+    ///     // apply, query, snapshot, restore
+    /// #   fn apply(&mut self, _: &Entry) -> Value {
+    /// #       Value::Null
+    /// #   }
+    /// #   fn query(&self, _: &Value) -> Value {
+    /// #       Value::Null
+    /// #   }
+    /// #   fn snapshot(&self) -> Result<Vec<u8>, BoxError> {
+    /// #       Ok(Vec::new())
+    /// #   }
+    /// #   fn restore(&mut self, _: &[u8]) -> Result<(), BoxError> {
+    /// #       Ok(())
+    /// #   }
+    /// }
+    ///
+    /// let mut jobs = Jobs([(5, "worker1".to_string())].into());
+    /// jobs.verdict("worker1", Verdict::new(false, 34));
+    /// assert!(jobs.0.is_empty());
+    /// ```
     fn verdict(&mut self, member: &str, verdict: Verdict) {
         let _ = (member, verdict);
     }

@@ -26,14 +26,24 @@ use crate::shared::{Heard, Input, Shared, Standing, Ticket};
 /// but `start` and `stop` ever blocks. All calls may be made from any thread, also
 /// at the same time. Dropping it stops it.
 ///
-/// ```no_run
-/// use kontiki::RaftNode;
+/// Here a cluster has one node, which is a majority by itself; the [crate's page](crate) has
+/// three.
+///
+/// ```
+/// use kontiki::{Config, RaftNode, Role};
 /// use serde_json::json;
 ///
-/// let node = RaftNode::new("cluster.json", "node0")?;
+/// # let free = std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+/// let node = RaftNode::new(Config::new([("node0", free)])?, "node0")?;
+/// assert_eq!(node.check_committed_entry().role, Role::Stopped);
+///
 /// node.start()?;
 /// let reply = node.client_request(json!({"val": 1}))?.wait()?;
 /// println!("committed at {} in term {}", reply.index, reply.term);
+///
+/// node.stop();
+/// node.start()?; // with all that it knew
+/// assert_eq!(node.check_committed_entry().entry.unwrap().index, reply.index);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct RaftNode {
@@ -81,7 +91,20 @@ impl RaftNode {
     /// [`Error::Storage`] if the folder holds a damaged log, or that of another node or
     /// cluster ([`inspect`](crate::inspect) tells more); [`Error::Machine`] if the state
     /// machine cannot be made. Nothing is left running then, and what the folder held it
-    /// still holds.
+    /// still holds. What to do about each: [`guide::no_start`](crate::guide::no_start).
+    ///
+    /// ```
+    /// # let free = std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+    /// use kontiki::RaftNode;
+    /// use serde_json::json;
+    ///
+    /// let keys = json!({"nodes": {"node0": {"ip": "127.0.0.1", "port": free.port()}}});
+    /// let node = RaftNode::new(&keys, "node0")?;
+    /// # drop(node);
+    /// let error = RaftNode::new(&keys, "node1").unwrap_err();
+    /// assert!(error.to_string().contains("node1"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn new<C>(config: C, name: &str) -> Result<RaftNode, Error>
     where
         C: TryInto<Config>,
@@ -114,6 +137,8 @@ impl RaftNode {
     /// The errors are those of [`new`](RaftNode::new); the node stays stopped then, and
     /// keeps what it remembers. Called from within a callback of a node's own
     /// (`apply`, `on_commit`, a waker) a stopped node is not started: [`Error::Failed`].
+    ///
+    /// See [`RaftNode`] for an example.
     pub fn start(&self) -> Result<(), Error> {
         if guard::inside_node() {
             return match self.shared.standing() {
@@ -157,6 +182,8 @@ impl RaftNode {
     /// Called from within a callback of a node's own (`apply`, `on_commit`, a waker)
     /// it does not wait: the node ends soon after. Like any call that waits, it must
     /// not be made with something locked that a callback of this node waits for.
+    ///
+    /// See [`RaftNode`] for an example.
     pub fn stop(&self) {
         if guard::inside_node() {
             return self.shared.ask_to_stop();
@@ -173,6 +200,32 @@ impl RaftNode {
     /// A JSON value is a command to commit; see [`Request`] for the other kinds.
     /// The command is committed at most once. The [`Pending`] is waited on, polled,
     /// awaited, or dropped: then the request goes on all the same.
+    ///
+    /// **In any order.** Requests that are outstanding at one node at the same time may be
+    /// applied in any order, whoever asked first: what was lost on its way is sent again behind
+    /// what came after it. Who needs an order waits for the first before asking the second, or
+    /// puts both into one command. A query sees what was committed before it was asked, and so
+    /// not for certain a command that is still outstanding.
+    ///
+    /// ```
+    /// # use kontiki::{Config, RaftNode, RequestError};
+    /// # use serde_json::json;
+    /// # let free = std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+    /// # let node = RaftNode::new(Config::new([("node0", free)])?, "node0")?;
+    /// # node.start()?;
+    /// // Many at once, in any order.
+    /// let asked: Result<Vec<_>, _> = (0..100).map(|n| node.client_request(json!(n))).collect();
+    /// for pending in asked? {
+    ///     pending.wait()?;
+    /// }
+    /// // One after the other.
+    /// let first = node.client_request(json!("first"))?.wait()?;
+    /// let second = node.client_request(json!("second"))?.wait()?;
+    /// assert!(first.index < second.index);
+    /// // Both at the same place of the log.
+    /// node.client_request(json!(["first", "second"]))?.wait()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// The error of this call means that nothing was sent: [`RequestError::NotStarted`],
     /// [`Stopped`](RequestError::Stopped) or [`Failed`](RequestError::Failed) if the node
@@ -206,7 +259,7 @@ impl RaftNode {
     }
 
     /// What this node knows to be agreed, and how it stands, as one value. Never
-    /// blocks and asks nobody.
+    /// blocks and asks nobody. See [`Committed`] for an example.
     pub fn check_committed_entry(&self) -> Committed {
         let now = Instant::now();
         let ago = |at: Instant| now.saturating_duration_since(at);

@@ -89,6 +89,21 @@ impl Request {
     /// A value to be committed, once, and applied by every node.
     ///
     /// The value is encoded here, in the caller's thread, and not held on to.
+    ///
+    /// ```
+    /// use kontiki::Request;
+    ///
+    /// #[derive(serde::Serialize)]
+    /// enum Command<'a> {
+    ///     Deposit { to: &'a str, amount: u64 },
+    /// }
+    ///
+    /// let request = Request::command(&Command::Deposit { to: "ann", amount: 10 });
+    /// assert_eq!(
+    ///     format!("{request:?}"),
+    ///     r#"Request::command({"Deposit":{"to":"ann","amount":10}})"#
+    /// );
+    /// ```
     pub fn command<T: Serialize + ?Sized>(value: &T) -> Request {
         let command = |buffer| Kind::Command { buffer, id: None };
         Request::of(encode_checked(HEADROOM, value).map(command))
@@ -96,14 +111,15 @@ impl Request {
 
     /// A question for the state machine's `query`: a linearizable read that
     /// sees everything that was committed before it was asked, and adds nothing
-    /// to the log. Without a state machine the answer is the newest committed value.
+    /// to the log. Without a state machine the answer is the newest committed value. See
+    /// [`Config::state_machine`](crate::Config::state_machine) for an example.
     pub fn query<T: Serialize + ?Sized>(question: &T) -> Request {
         Request::of(encode_checked(0, question).map(|json| Kind::Query { json }))
     }
 
     /// The reply to the command that was committed under this id, if its id is
     /// still remembered; else [`RequestError::NotFound`]. It is a linearizable
-    /// read and adds nothing to the log.
+    /// read and adds nothing to the log. See [`id`](Request::id) for an example.
     pub fn lookup(id: impl Into<String>) -> Request {
         let id = id.into();
         Request::of(check_id(&id).map(|()| Kind::Lookup { id }))
@@ -180,6 +196,24 @@ impl Request {
     /// any node, gets the first one's reply. The last id given counts.
     ///
     /// All others have none: `client_request` answers `Invalid` then.
+    ///
+    /// ```
+    /// # use kontiki::{Config, RaftNode, Request, RequestError};
+    /// # use serde_json::json;
+    /// # let free = std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+    /// # let node = RaftNode::new(Config::new([("node0", free)])?, "node0")?;
+    /// # node.start()?;
+    /// let order = || Request::from(json!({"buy": 3})).id("order-17");
+    /// let first = node.client_request(order())?.wait()?;
+    /// let again = node.client_request(order())?.wait()?; // committed once
+    /// assert_eq!(first, again);
+    ///
+    /// // What has become of it?
+    /// assert_eq!(node.client_request(Request::lookup("order-17"))?.wait()?.index, first.index);
+    /// let other = node.client_request(Request::lookup("order-18"))?.wait();
+    /// assert!(matches!(other, Err(RequestError::NotFound { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn id(mut self, id: impl Into<String>) -> Request {
         let id = id.into();
         let reason = match (&mut self.kind, check_id(&id)) {
@@ -286,7 +320,7 @@ fn check_address(address: SocketAddr) -> Result<(), String> {
     }
 }
 
-/// The answer to a request that went well.
+/// The answer to a request that went well. See [`Pending`] for an example.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Reply {
@@ -316,6 +350,38 @@ pub(crate) type Answer = Result<Reply, RequestError>;
 /// again, by whichever way, it is the same. Every request is answered, at the
 /// latest after the config's `request_timeout_ms`; one whose node is gone ends
 /// as [`RequestError::Unknown`].
+///
+/// ```
+/// use kontiki::{Config, RaftNode};
+/// use serde_json::json;
+/// use std::time::Duration;
+///
+/// # let free = std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+/// # let node = RaftNode::new(Config::new([("node0", free)])?, "node0")?;
+/// # node.start()?;
+/// // Wait for it.
+/// let reply = node.client_request(json!(1))?.wait()?;
+/// println!("committed at {} in term {}", reply.index, reply.term);
+///
+/// // Look now and then, and do something else meanwhile.
+/// let mut pending = node.client_request(json!(2))?;
+/// while pending.try_reply()?.is_none() {
+///     std::thread::yield_now();
+/// }
+///
+/// // Wait for a while.
+/// let mut pending = node.client_request(json!(3))?;
+/// match pending.wait_timeout(Duration::from_secs(5))? {
+///     Some(reply) => println!("committed at {}", reply.index),
+///     None => println!("not yet; it goes on"),
+/// }
+///
+/// // Await it, in whatever runtime there is.
+/// async fn commit(node: &RaftNode) -> Result<u64, kontiki::RequestError> {
+///     Ok(node.client_request(json!(4))?.await?.index)
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Pending {
     state: State,
 }
@@ -333,7 +399,7 @@ impl Pending {
         Pending { state: State::Waiting(Mutex::new(receiver)) }
     }
 
-    /// Blocks until the answer is there.
+    /// Blocks until the answer is there. See [`Pending`] for an example, as for the others.
     ///
     /// Within a node's own callbacks (`apply`, `query`, `on_commit`) it never
     /// blocks, since it would keep the answer from coming: if that is not

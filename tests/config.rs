@@ -60,7 +60,7 @@ fn expect(result: Result<Config, Error>, at: &str, words: &[&str]) {
         Err(error) => error,
     };
     let text = error.to_string();
-    let Error::Config { key, problem, remedy } = &error else { panic!("{at}: {error:?}") };
+    let Error::Config { key, problem, remedy, .. } = &error else { panic!("{at}: {error:?}") };
     assert_eq!(key, at, "{text}");
     assert!(!problem.is_empty() && !remedy.is_empty(), "{text}");
     for word in words {

@@ -155,7 +155,7 @@ fn a_folder_has_one_node_at_a_time() {
     let index = ask(&first, json!(1)).index;
     // At another address: the folder is all that they have in common.
     let second = RaftNode::new(config(), "single");
-    let Err(Error::Io { doing, source }) = second else { panic!("{second:?}") };
+    let Err(Error::Io { doing, source, .. }) = second else { panic!("{second:?}") };
     assert!(doing.contains(folder.path().join("single").to_str().expect("text")), "{doing}");
     assert!(source.to_string().contains("another node"), "{source}");
     assert!(ask(&first, json!(2)).index > index, "the first goes on");
@@ -333,7 +333,7 @@ fn a_node_whose_disk_fails_stops_says_why_and_can_be_started_anew() {
     });
     for request in [Request::from(json!(1)), Request::query(&()), Request::lookup("id")] {
         let error = refusal(cluster.node(1), request);
-        let RequestError::Failed { reason } = &error else { panic!("{error}") };
+        let RequestError::Failed { reason, .. } = &error else { panic!("{error}") };
         assert!(reason.contains("log-2") && reason.contains("exists"), "{reason}");
     }
     let said = || -> Vec<String> {

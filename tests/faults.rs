@@ -177,7 +177,7 @@ fn a_minority_that_was_cut_off_heals() {
     let mut refused = 0;
     for (place, mut pending) in few.into_iter().zip(asked) {
         match answer("a request at the minority", &mut pending) {
-            Err(RequestError::Refused { reason }) => {
+            Err(RequestError::Refused { reason, .. }) => {
                 assert!(reason.contains("no leader was known"), "{reason}");
                 refused += 1;
             }

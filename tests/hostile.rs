@@ -481,7 +481,7 @@ fn forged_messages_make_no_node_panic(sealed: bool) {
                 Ok(mut pending) => answer("a request after forgeries", &mut pending),
                 Err(error) => Err(error),
             };
-            if let Err(RequestError::Failed { reason }) = ended {
+            if let Err(RequestError::Failed { reason, .. }) = ended {
                 assert!(!reason.contains("panicked"), "seed {seed}, node {place}: {reason}");
             }
         }

@@ -172,7 +172,7 @@ fn two_of_three_lost_is_no_cluster_and_says_so() {
             cluster.knows(place).waiting_for == ["node2"]
         });
         let error = refusal(cluster.node(place), json!("never"));
-        let RequestError::Refused { reason } = error else { panic!("{error}") };
+        let RequestError::Refused { reason, .. } = error else { panic!("{error}") };
         assert!(reason.contains("node2"), "{reason}");
         assert_eq!(cluster.knows(place).role, Role::Fresh);
     }
@@ -233,7 +233,7 @@ fn a_cluster_of_two_that_lost_its_leaders_memory_stops() {
     });
     let reason = until_some("the one that is left to say whose memory is lost", || {
         match refusal(cluster.node(left), json!("never")) {
-            RequestError::Refused { reason } => reason.contains(&lost_name).then_some(reason),
+            RequestError::Refused { reason, .. } => reason.contains(&lost_name).then_some(reason),
             error => panic!("{error}"),
         }
     });

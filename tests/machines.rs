@@ -185,7 +185,7 @@ fn a_panic_in_user_code_stops_that_node_alone() {
         );
         let reason = until_some("the node to say why it takes no part", || {
             match node.client_request(json!(1)) {
-                Err(RequestError::Failed { reason }) => Some(reason),
+                Err(RequestError::Failed { reason, .. }) => Some(reason),
                 Err(error) => panic!("{error}"),
                 Ok(_) => None,
             }
@@ -295,7 +295,7 @@ fn a_waker_that_panics_stops_at_most_its_node() {
     until("the answer that wakes", || !matches!(pending.try_reply(), Ok(None)));
     until("a node that works or says why not", || match cluster.node(0).client_request(json!(2)) {
         Ok(mut pending) => answer("a request after it", &mut pending).is_ok(),
-        Err(RequestError::Failed { reason }) => {
+        Err(RequestError::Failed { reason, .. }) => {
             assert!(reason.contains("a waker's bug"), "{reason}");
             cluster.node(0).start().expect("it starts again");
             false

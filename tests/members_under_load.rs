@@ -177,7 +177,7 @@ fn done(node: &RaftNode, request: &Request) -> Reply {
         match answer("a change", &mut pending) {
             Ok(reply) => Some(reply),
             // The leader had not heard the others for a while.
-            Err(RequestError::Refused { reason }) if reason.contains("too few") => None,
+            Err(RequestError::Refused { reason, .. }) if reason.contains("too few") => None,
             Err(error) => panic!("{request:?} ended with: {error}"),
         }
     })
@@ -190,7 +190,7 @@ fn hand_over(node: &RaftNode, to: &str) {
         let mut pending = node.client_request(request).expect("it is taken");
         match answer("a transfer", &mut pending) {
             Ok(_) => true,
-            Err(RequestError::Refused { reason }) => match reason {
+            Err(RequestError::Refused { reason, .. }) => match reason {
                 late if late.contains("did not take over in time") => false,
                 // It took over after all, later than its predecessor had patience for.
                 done if done.contains("leads already") => true,

@@ -21,7 +21,7 @@ fn calm(mut keys: Value) -> Value {
 #[track_caller]
 fn reason(node: &RaftNode, request: Request) -> String {
     match refusal(node, request) {
-        RequestError::Refused { reason } => reason,
+        RequestError::Refused { reason, .. } => reason,
         error => panic!("{error}"),
     }
 }
@@ -248,7 +248,7 @@ fn of_many_changes_at_once_each_ends() {
     for mut pending in asked {
         match answer("a change", &mut pending) {
             Ok(_) => done += 1,
-            Err(RequestError::Refused { reason }) => assert!(
+            Err(RequestError::Refused { reason, .. }) => assert!(
                 reason.starts_with("another change") || reason.starts_with("no member is called"),
                 "{reason}"
             ),

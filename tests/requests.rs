@@ -126,7 +126,7 @@ fn busy_at_the_bound_and_not_for_ever() {
         }
         Err(error) => Some(error),
     });
-    assert_eq!(busy, RequestError::Busy { limit: BOUND });
+    assert!(matches!(busy, RequestError::Busy { limit: BOUND, .. }), "{busy:?}");
     for (n, pending) in open.iter_mut().enumerate() {
         let error =
             answer("a request without a quorum", pending).expect_err("nothing is committed");
@@ -148,9 +148,9 @@ fn too_large_and_invalid_at_once() {
     ask(cluster.node(1), text(100));
     let index = cluster.commit_everywhere(1, json!("newest"));
     let error = cluster.node(1).client_request(text(101)).unwrap_err();
-    assert_eq!(error, RequestError::TooLarge { bytes: 101, limit: 100 });
+    assert!(matches!(error, RequestError::TooLarge { bytes: 101, limit: 100, .. }), "{error:?}");
     let error = cluster.node(1).client_request(Request::query(&text(150))).unwrap_err();
-    assert_eq!(error, RequestError::TooLarge { bytes: 150, limit: 100 });
+    assert!(matches!(error, RequestError::TooLarge { bytes: 150, limit: 100, .. }), "{error:?}");
     for bad in [
         Request::query(&1).id("a"),
         Request::command(&1).id(""),
@@ -181,7 +181,10 @@ fn an_id_is_committed_once() {
         assert_eq!(ask(cluster.node(place), request(place as u64)), first);
         assert_eq!(ask(cluster.node(place), Request::lookup("order-17")), first);
         let error = refusal(cluster.node(place), Request::lookup("order-18"));
-        assert_eq!(error, RequestError::NotFound { id: "order-18".into() });
+        assert!(
+            matches!(&error, RequestError::NotFound { id, .. } if id == "order-18"),
+            "{error:?}"
+        );
     }
     // Many at once, at all nodes.
     let all: Vec<Pending> = (0..60)

@@ -263,7 +263,7 @@ fn a_machine_that_takes_no_snapshot_stops_its_node() {
         }
         until("it to stop", || cluster.knows(0).role == Role::Stopped);
         let error = refusal(cluster.node(0), json!({"n": 25}));
-        let RequestError::Failed { reason } = &error else { panic!("{error}") };
+        let RequestError::Failed { reason, .. } = &error else { panic!("{error}") };
         assert!(reason.contains("it cannot read this hand"), "{reason}");
     }
     diary.0.takes_no_snapshot.store(false, Ordering::SeqCst);

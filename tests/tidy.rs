@@ -1,9 +1,13 @@
-//! The house, held by tests: the core is pure, dependencies point one way, and each
-//! pitfall that applies so far has a test that names it.
+//! The house, held by tests: the core is pure, dependencies point one way, each
+//! pitfall that applies so far has a test that names it, and the package is what it says.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
 
 /// All Rust files below a folder, with their text.
 fn sources(folder: &str) -> BTreeMap<PathBuf, String> {
@@ -200,4 +204,99 @@ fn each_pitfall_that_applies_has_a_test_that_names_it() {
     let missing: Vec<u32> =
         APPLY_SO_FAR.into_iter().flatten().filter(|number| !named.contains(number)).collect();
     assert!(missing.is_empty(), "no test names these pitfalls: {missing:?}");
+}
+
+/// What a program says when it is run with these arguments in this package.
+fn said(program: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(program);
+    let ran = command.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output();
+    let ran = ran.unwrap_or_else(|error| panic!("{program} {arguments:?}: {error}"));
+    let error = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{program} {arguments:?}: {error}");
+    String::from_utf8(ran.stdout).expect("it is text")
+}
+
+/// `1.89` and `1.89.0` as numbers that can be compared.
+fn version(text: &str) -> [u32; 3] {
+    let mut parts = text.split('.').map(|part| part.parse().expect("a number"));
+    [(); 3].map(|()| parts.next().unwrap_or(0))
+}
+
+/// `rust-version` is true of what is built in: no package that comes with the library, on
+/// this platform, asks for a newer compiler. (Of our own code clippy keeps it, by
+/// `incompatible_msrv`.)
+#[test]
+fn nothing_that_is_built_in_needs_a_newer_compiler() {
+    let rustc = env::var("RUSTC").unwrap_or_else(|_| "rustc".to_string());
+    let host = said(&rustc, &["-vV"]);
+    let host = host.lines().find_map(|line| line.strip_prefix("host: ")).expect("it says so");
+    let arguments = ["metadata", "--format-version=1", "--locked", "--offline", "--all-features"];
+    let arguments = [&arguments[..], &["--filter-platform", host]].concat();
+    let metadata: Value = serde_json::from_str(&said(env!("CARGO"), &arguments)).expect("JSON");
+    let by_id = |list: &Value| -> BTreeMap<String, Value> {
+        let items = list.as_array().expect("a list").iter();
+        items.map(|item| (item["id"].as_str().expect("an id").to_string(), item.clone())).collect()
+    };
+    let (packages, nodes) = (by_id(&metadata["packages"]), by_id(&metadata["resolve"]["nodes"]));
+    let root = metadata["resolve"]["root"].as_str().expect("this package");
+    let ours = packages[root]["rust_version"].as_str().expect("rust-version stands there");
+
+    let (mut seen, mut open) = (BTreeSet::new(), vec![root]);
+    while let Some(id) = open.pop() {
+        if !seen.insert(id) {
+            continue;
+        }
+        let (name, wants) = (&packages[id]["name"], packages[id]["rust_version"].as_str());
+        let fine = wants.is_none_or(|wants| version(wants) <= version(ours));
+        assert!(fine, "{name} needs {wants:?}, and we say {ours}");
+        for dependency in nodes[id]["deps"].as_array().expect("a list") {
+            // Those of tests and examples may want what they like.
+            let kinds = dependency["dep_kinds"].as_array().expect("a list");
+            if kinds.iter().any(|kind| kind["kind"] != "dev") {
+                open.push(dependency["pkg"].as_str().expect("an id"));
+            }
+        }
+    }
+    assert!(seen.len() > 20, "only {seen:?}");
+}
+
+/// The package holds what the README names, and nothing that is large.
+#[test]
+fn the_package_is_small_and_whole() {
+    let list = said(env!("CARGO"), &["package", "--list", "--allow-dirty", "--offline"]);
+    let listed: BTreeSet<&str> = list.lines().collect();
+    let named = ["README.md", "CHANGELOG.md", "LICENSE-MIT", "LICENSE-APACHE", "cluster.json"];
+    let programs = ["examples/cluster.rs", "examples/node.rs", "tests/five_calls.rs"];
+    for file in named.iter().chain(&programs) {
+        assert!(listed.contains(file), "{file} is not in the package");
+    }
+    for file in listed {
+        // Those that cargo makes are not there.
+        let bytes = fs::metadata(Path::new(env!("CARGO_MANIFEST_DIR")).join(file));
+        let bytes = bytes.map_or(0, |metadata| metadata.len());
+        assert!(bytes <= 64 * 1024, "{file} has {bytes} bytes: is it for users?");
+        assert!(!file.starts_with('.') || file == ".cargo_vcs_info.json", "{file} is no user's");
+    }
+}
+
+/// The changelog has the versions of the formats that this build speaks.
+#[test]
+fn the_changelog_knows_the_formats() {
+    let read = |file: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}"))
+    };
+    let changelog = read("CHANGELOG.md");
+    for (file, constant, format) in [
+        ("src/wire/frame.rs", "const VERSION: u8 = ", "datagrams"),
+        ("src/storage/format.rs", "const FORMAT_VERSION: u32 = ", "files of the log"),
+        ("src/encoding/snapshot.rs", "const VERSION: u8 = ", "snapshots, around the state"),
+        ("src/replica/snapshot.rs", "const VERSION: u8 = ", "snapshots, the replicated state"),
+    ] {
+        let text = read(file);
+        let number = text.split(constant).nth(1).and_then(|rest| rest.split(';').next());
+        let number = number.unwrap_or_else(|| panic!("{file} has no {constant}"));
+        let line = format!("| {format} | {number} | the head of `{file}` |");
+        assert!(changelog.contains(&line), "the changelog does not say: {line}");
+    }
 }

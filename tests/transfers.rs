@@ -16,7 +16,7 @@ fn transfer(cluster: &Cluster, to: usize) -> Request {
 #[track_caller]
 fn reason(cluster: &Cluster, through: usize, request: Request) -> String {
     match refusal(cluster.node(through), request) {
-        RequestError::Refused { reason } => reason,
+        RequestError::Refused { reason, .. } => reason,
         error => panic!("{error}"),
     }
 }
@@ -85,7 +85,7 @@ fn a_transfer_that_fails_leaves_the_leader_in_office() {
         let waits = cluster.node(other).client_request(json!(is_cut)).expect("it is taken");
         let error = common::answer("the transfer", &mut pending.expect("it is taken")).unwrap_err();
         let took = since.elapsed();
-        let RequestError::Refused { reason } = error else { panic!("{error}") };
+        let RequestError::Refused { reason, .. } = error else { panic!("{error}") };
         assert!(reason.contains(&cluster.names[to]), "{reason}");
         assert!(reason.contains("did not take over in time"), "{reason}");
         assert!(took < ms(4_000), "it took {took:?}");

@@ -11,6 +11,18 @@ use super::Chance;
 /// each as often as its weight among the others says (0: never). Rates are of a
 /// thousand. [`Faults::NONE`] is a quiet world; [`Faults::of_seed`] draws a mixture,
 /// which is what a simulation has unless it is told otherwise.
+///
+/// ```
+/// use kontiki::sim::{Faults, Simulation};
+///
+/// // Nothing but a network that loses a tenth.
+/// let faults = Faults { lost: 100, ..Faults::NONE };
+/// let report = Simulation::new(7).faults(faults).run()?;
+/// assert!(report.faults > 0);
+/// # Ok::<(), kontiki::sim::Violation>(())
+/// ```
+///
+/// New faults become new fields: write `..Faults::NONE`, as here, or `..Faults::of_seed(seed)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Faults {
     /// How long a datagram travels, at least and at most. What left later may arrive

@@ -139,7 +139,7 @@ pub trait Model {
     }
 }
 
-/// One call of a history.
+/// One call of a history. See [`Model`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call<O, A> {
     /// Who called; any number, for reports only. One client may have many calls
@@ -169,6 +169,7 @@ impl<O, A> Call<O, A> {
 
 /// What [`check`] found. Calls are named by their place in the history, from 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Verdict {
     /// There is an order that explains every answer.
     Linearizable {
@@ -201,7 +202,7 @@ impl Verdict {
 }
 
 /// Whether an order explains the history of one object, found with at most
-/// [`WORK_LIMIT`] work. The calls may stand in any order.
+/// [`WORK_LIMIT`] work. The calls may stand in any order. See [`Model`] for an example.
 ///
 /// # Panics
 ///

@@ -135,6 +135,20 @@ const NO_PANIC: Property =
 ///
 /// The seed decides all that is not set: how many nodes there are, whether they have
 /// disks, what goes wrong, how long it lasts, what clients ask.
+///
+/// ```
+/// use kontiki::sim::Simulation;
+/// use std::time::Duration;
+///
+/// let simulation = Simulation::new(7).voters(3).learners(1).storm(Duration::from_secs(2));
+/// println!("{}", simulation.describe());
+/// let report = simulation.run()?;
+/// assert!(report.committed > 0);
+/// # Ok::<(), kontiki::sim::Violation>(())
+/// ```
+///
+/// All that can be set is set like that. The head of [`sim`](crate::sim) has one with a state
+/// machine of one's own, and [`Faults`] one with faults that are chosen.
 pub struct Simulation {
     plan: Plan,
     faults: Faults,

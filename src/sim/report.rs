@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::core::properties::Broken;
 
-/// A run in which everything held.
+/// A run in which everything held. See the head of [`sim`](crate::sim) for an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
@@ -41,7 +41,8 @@ pub struct Report {
     pub digest: u64,
 }
 
-/// A run in which something that must always be true was not.
+/// A run in which something that must always be true was not. Its text says which, in which
+/// seed, and what was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Violation {

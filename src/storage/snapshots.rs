@@ -12,7 +12,7 @@ use std::io;
 use crate::core::log::Log;
 use crate::core::snapshot::{Snapshot, SnapshotId};
 use crate::core::types::{Incarnation, Index};
-use crate::encoding;
+use crate::encoding::{self, Refusal};
 
 use bytes::Bytes;
 
@@ -115,9 +115,14 @@ pub(super) fn load<F: Files>(
         return Err(damaged(files, name, 0, problem));
     }
     let data = Bytes::from(bytes).slice(SNAPSHOT_HEAD_BYTES..);
-    let snapshot = encoding::snapshot::open(id, data).map_err(|_| {
-        let problem = "the snapshot is not the one that was written";
-        damaged(files, name, SNAPSHOT_HEAD_BYTES as u64, problem)
+    // What a snapshot holds has a version of its own, since it travels too. It comes first.
+    let inner = data.first().copied().unwrap_or_default();
+    let snapshot = encoding::snapshot::open(id, data).map_err(|refusal| match refusal {
+        Refusal::Version => version(files, name, inner.into()),
+        _ => {
+            let problem = "the snapshot is not the one that was written";
+            damaged(files, name, SNAPSHOT_HEAD_BYTES as u64, problem)
+        }
     })?;
     Ok(Kept { origin, snapshot })
 }

@@ -19,7 +19,7 @@ use super::{Call, Model, Verdict, WORK_LIMIT};
 #[derive(Debug)]
 pub struct Cell;
 
-/// What is asked of a cell.
+/// What is asked of a cell. See [`check_cell`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CellOperation {
     /// Sets it to this. Answered with [`Done`](CellAnswer::Done) or
@@ -47,7 +47,7 @@ pub enum CellOperation {
     Lookup,
 }
 
-/// What a cell answers.
+/// What a cell answers. See [`check_cell`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CellAnswer {
     /// It was written; the store says nothing of what was there.
@@ -175,6 +175,27 @@ impl CellState {
 /// # Panics
 ///
 /// If a call was answered before it was made, or two calls write the same value.
+///
+/// # Example
+///
+/// ```
+/// use kontiki::sim::linear::{Call, CellAnswer, CellOperation, check_cell};
+///
+/// let written = Call {
+///     client: 0,
+///     operation: CellOperation::Write(7),
+///     called: 10,
+///     answered: Some((20, CellAnswer::Done)),
+/// };
+/// let read = |value| Call {
+///     client: 1,
+///     operation: CellOperation::Read,
+///     called: 30,
+///     answered: Some((40, CellAnswer::Value(value))),
+/// };
+/// assert!(check_cell(&[written, read(Some(7))]).is_linearizable());
+/// assert!(!check_cell(&[written, read(None)]).is_linearizable()); // too old
+/// ```
 pub fn check_cell(history: &[Call<CellOperation, CellAnswer>]) -> Verdict {
     check_cell_within(history, WORK_LIMIT)
 }

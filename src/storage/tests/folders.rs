@@ -4,11 +4,12 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::super::files::Files;
-use super::super::format::Origin;
+use super::super::format::{Origin, SNAPSHOT_HEAD_BYTES, SnapshotHead};
 use super::super::names::{self, NODE};
 use super::super::os::OsFiles;
 use super::super::snapshots;
 use super::*;
+use crate::core::snapshot::SnapshotId;
 
 /// A folder with a few segments, a snapshot taken at 20 of term 1, entries up to 40.
 fn folder(log: Incarnation) -> SimFiles {
@@ -115,6 +116,22 @@ fn another_version_of_the_format_is_refused() {
         assert!(error.starts_with(&format!("disk/{name}: its format version is 1")), "{error}");
         assert!(error.contains("the version of the program that wrote it"), "{error}");
     }
+}
+
+/// The same of what a snapshot holds, in a file that is sound.
+#[test]
+fn another_version_of_a_snapshots_content_is_refused() {
+    let files = folder(LOG);
+    let incarnation = recover::read_node(&files, None).unwrap().incarnation;
+    let content = files.content("snapshot-20-1").unwrap();
+    let id = SnapshotHead::decode(&content).unwrap().id;
+    let mut data = content[SNAPSHOT_HEAD_BYTES..].to_vec();
+    data[0] = 99;
+    let id = SnapshotId { checksum: crc32fast::hash(&data), ..id };
+    let head = SnapshotHead { incarnation, origin: Origin::Taken, id }.encode();
+    files.put("snapshot-20-1", &[head, data].concat());
+    let error = error(&files);
+    assert!(error.starts_with("disk/snapshot-20-1: its format version is 99"), "{error}");
 }
 
 /// The segments are those that `node` names, no more and no less.
