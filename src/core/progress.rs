@@ -5,17 +5,18 @@
 //!   Probe ─────────────────────────► Replicate ◄──────────────┐
 //!     ▲ │                                │                    │ it is installed
 //!     └─┼────────────────────────────────┘                    │
-//!       │ a mismatch, a loss, a new run                       │
+//!       │ a mismatch, silence, a new run                      │
 //!       └─────────────────────────────────────────────────► Snapshot
 //!         what is needed next is not in the log any more
 //! ```
 //!
 //! *Probe*: one append under way, to find where the logs agree. *Replicate*:
 //! appends are sent one after the other without waiting, within a window. A lost
-//! datagram shows in three ways: the next append does not fit (mismatch), a later
+//! datagram shows in three ways: a later append does not fit (mismatch), a later
 //! heartbeat finds less than was sent, or nothing comes back for several round
-//! trips. Each leads back to probing from what is known to match, with the window
-//! halved. *Snapshot*: pieces of a snapshot are sent within the same window, until the
+//! trips. The first two have the lost appends sent again, and those alone (`pipeline`);
+//! the third leads back to probing from what is known to match. Losses of one round trip
+//! take a quarter of the window together, silence takes half of it. *Snapshot*: pieces of a snapshot are sent within the same window, until the
 //! peer's log is found to reach its end (`transfer`). After two unanswered probes in a row nothing more is sent until the
 //! peer is heard again, so that a dead peer costs heartbeats and nothing else.
 
@@ -61,6 +62,8 @@ pub struct Progress {
     next_index: Index,
     state: State,
     window: usize,
+    /// A loss among what left before this number has narrowed the window already.
+    narrowed_before: u64,
     /// The last append or piece that was given up: its late answer tells how long an
     /// answer takes, or a slow path would never be measured.
     given_up: Option<Sent>,
@@ -87,6 +90,7 @@ impl Progress {
             next_index: last_index.next(),
             state: State::Probe { under_way: None },
             window: WINDOW_START,
+            narrowed_before: 0,
             given_up: None,
             unanswered: 0,
             round_trip: None,
@@ -107,14 +111,26 @@ impl Progress {
         self.next_index
     }
 
+    /// What an append is to carry now: from which entry on, and through which if it is
+    /// sent again.
+    pub fn next_append(&self) -> (Index, Option<Index>) {
+        let lost = match &self.state {
+            State::Replicate(pipeline) => pipeline.first_lost(self.match_index),
+            State::Probe { .. } | State::Snapshot(_) => None,
+        };
+        lost.map_or((self.next_index, None), |(first, last)| (first, Some(last)))
+    }
+
     /// Whether an append may leave now; `pending` says whether there are entries
-    /// from `next_index` on.
+    /// from `next_index` on. What is lost has had its room since it first left.
     pub fn may_send(&self, pending: bool) -> bool {
         match &self.state {
             State::Probe { under_way } => {
                 under_way.is_none() && self.unanswered < PROBES_UNANSWERED
             }
-            State::Replicate(pipeline) => pending && pipeline.has_room(self.window),
+            State::Replicate(pipeline) => {
+                pipeline.has_lost() || pending && pipeline.has_room(self.window)
+            }
             State::Snapshot(_) => false,
         }
     }
@@ -125,8 +141,9 @@ impl Progress {
         match &mut self.state {
             State::Probe { under_way } => *under_way = Some(sent),
             State::Replicate(pipeline) => {
-                pipeline.push(sent);
-                self.next_index = last.next();
+                if pipeline.on_sent(sent) {
+                    self.next_index = last.next();
+                }
             }
             State::Snapshot(_) => panic!("an append left while a snapshot is sent"),
         }
@@ -244,22 +261,48 @@ impl Progress {
     /// up to `agree`. Says whether this was news: an answer to what is no longer
     /// under way, or below what matches, changes nothing.
     pub fn on_mismatch(&mut self, seq: u64, refused: Index, agree: Index, now: Time) -> bool {
-        let expected = match &self.state {
-            // The answer to an earlier probe of the same place is as good.
-            State::Probe { .. } => refused == self.next_index.previous(),
-            State::Replicate(pipeline) => pipeline.has(seq),
-            State::Snapshot(_) => false,
-        };
         self.measure_given_up(seq, now);
-        if !expected || refused <= self.match_index {
+        if refused <= self.match_index {
             return false;
         }
-        if matches!(self.state, State::Replicate(_)) {
-            self.halve_window();
+        match &mut self.state {
+            // The answer to an earlier probe of the same place is as good.
+            State::Probe { .. } if refused == self.next_index.previous() => {
+                self.become_probe(agree.next());
+            }
+            State::Replicate(pipeline) => {
+                let Some((left_at, overtook)) = pipeline.on_refused(seq) else { return false };
+                if overtook {
+                    self.on_round_trip(now.since(left_at));
+                    self.on_overtaken(seq, agree);
+                } else {
+                    self.halve_window();
+                    self.become_probe(agree.next());
+                }
+            }
+            State::Probe { .. } | State::Snapshot(_) => return false,
         }
         self.unanswered = 0;
-        self.become_probe(agree.next());
         true
+    }
+
+    /// Where nothing is missing before it, the peer does not hold what it refused.
+    fn doubt_refused(&mut self) {
+        if let State::Replicate(pipeline) = &mut self.state {
+            pipeline.doubt_refused();
+        }
+    }
+
+    /// What left before `seq` and lies above `there` is lost, if it was not refused.
+    fn on_overtaken(&mut self, seq: u64, there: Index) {
+        let State::Replicate(pipeline) = &mut self.state else { return };
+        let Some((newest_lost, newest)) = pipeline.on_overtaken(seq, there) else { return };
+        if newest_lost >= self.narrowed_before {
+            self.narrowed_before = newest + 1;
+            // Half would be too much for a path that loses by chance: it carries no more
+            // for being sent less, and only what is lost burdens it again.
+            self.window = (self.window * 3 / 4).max(WINDOW_LEAST);
+        }
     }
 
     /// The peer answered heartbeat `seq`: of the leader's log it has verified
@@ -281,8 +324,8 @@ impl Progress {
                 // it has: until then it commits nothing of it.
                 let forgotten = front.is_none() && verified < self.match_index;
                 if lost {
-                    self.halve_window();
-                    self.become_probe(verified.next());
+                    self.doubt_refused();
+                    self.on_overtaken(seq, verified);
                 } else if forgotten {
                     self.become_probe(self.match_index.next());
                 }
@@ -404,6 +447,7 @@ impl Progress {
     #[cfg(test)]
     pub fn settle(&mut self, number: impl Fn(u64) -> u64) {
         self.window = WINDOW_START;
+        self.narrowed_before = 0;
         self.given_up = None;
         self.round_trip = None;
         self.acked_seq = 0;

@@ -21,6 +21,7 @@ use crate::wire::{Part, Refusal, codec, decode_part};
 
 use super::Output;
 use super::counts::Counts;
+use super::early::Early;
 
 /// Room that is left for what stands around the entries of an append.
 const AROUND_ENTRIES: usize = 128;
@@ -45,6 +46,7 @@ pub(crate) const APPEND_BYTES: AppendBytes = AppendBytes {
 pub(super) struct Links {
     own: SocketAddr,
     links: Vec<Link>,
+    early: Early,
     /// A message's bytes, on their way into a frame.
     scratch: Vec<u8>,
     buffers: Vec<Vec<u8>>,
@@ -67,7 +69,13 @@ struct Link {
 
 impl Links {
     pub(super) fn new(own: SocketAddr) -> Links {
-        Links { own, links: Vec::new(), scratch: Vec::new(), buffers: Vec::new() }
+        Links {
+            own,
+            links: Vec::new(),
+            early: Early::default(),
+            scratch: Vec::new(),
+            buffers: Vec::new(),
+        }
     }
 
     /// Where the link to that address stands; it is made if there is none.
@@ -109,7 +117,7 @@ impl Links {
                     {
                         link.outgoing.forget_arrived();
                     }
-                    deliver(&frame.header, message, core, counts, now);
+                    self.deliver(&frame.header, message, core, counts, now);
                 }
                 Ok(Part::Fragment(fragment)) => {
                     let Some(link) = self.of(&frame.header, core) else {
@@ -120,7 +128,7 @@ impl Links {
                     match link.incoming.on_fragment(now, &fragment) {
                         Ok(None) => {}
                         Ok(Some(whole)) => match codec::decode_shared(&whole) {
-                            Ok(message) => deliver(&frame.header, message, core, counts, now),
+                            Ok(message) => self.deliver(&frame.header, message, core, counts, now),
                             Err(refusal) => counts.refuse(refusal),
                         },
                         Err(refusal) => counts.refuse(refusal),
@@ -131,6 +139,31 @@ impl Links {
                     None => counts.drop_message(crate::core::Refused::NotBelieved),
                 },
             }
+        }
+    }
+
+    /// Gives a message to the core, and after an append what waited for it.
+    fn deliver(
+        &mut self,
+        header: &Header,
+        message: Message,
+        core: &mut Core,
+        counts: &mut Counts,
+        now: Time,
+    ) {
+        let appends = matches!(message, Message::AppendEntries(_));
+        let early = Early::copy(&message, core.log().last_index());
+        let taken = deliver(header, message, core, counts, now);
+        match early {
+            Some(append) if taken => self.early.hold(*header, append, core.term()),
+            None if taken && appends => {
+                while let Some((header, message)) =
+                    self.early.next(core.term(), core.log().last_index())
+                {
+                    deliver(&header, message, core, counts, now);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -190,6 +223,7 @@ impl Links {
             }
             link.seal(&mut self.buffers, output);
         }
+        self.early.forget_others(core.term());
         self.prune(core);
     }
 
@@ -387,18 +421,24 @@ fn is_mismatch(message: &Message) -> bool {
     )
 }
 
-/// Gives a message to the core. Operations that nobody could read are refused
-/// before they could reach a log.
-fn deliver(header: &Header, message: Message, core: &mut Core, counts: &mut Counts, now: Time) {
+/// Gives a message to the core; says whether it took it. Operations that nobody could
+/// read are refused before they could reach a log.
+fn deliver(
+    header: &Header,
+    message: Message,
+    core: &mut Core,
+    counts: &mut Counts,
+    now: Time,
+) -> bool {
     if let Message::Propose(propose) = &message
         && propose.operations.iter().any(|operation| Operation::decode(operation).is_none())
     {
-        return counts.refuse(Refusal::Malformed);
+        counts.refuse(Refusal::Malformed);
+        return false;
     }
     let Header { cluster, from, to } = *header;
-    if let Err(refused) = core.receive(Envelope { cluster, from, to, message }, now) {
-        counts.drop_message(refused);
-    }
+    let taken = core.receive(Envelope { cluster, from, to, message }, now);
+    taken.map_err(|refused| counts.drop_message(refused)).is_ok()
 }
 
 #[cfg(test)]

@@ -66,12 +66,25 @@ fn what_is_under_way_is_what_a_naive_list_says() {
                     end += rng.between(0, 3);
                     if progress.may_send(progress.next_index() <= Index(end)) {
                         seq += 1;
-                        let bytes = rng.between(1, 60_000) as usize;
-                        let last = Index(end.max(progress.next_index().previous().0));
+                        let (first, again) = progress.next_append();
+                        let last = again.unwrap_or(Index(end.max(first.previous().0)));
+                        let place = list.iter().position(|sent| Some(sent.last) == again);
+                        assert_eq!(place.is_some(), again.is_some(), "seed {seed}: not under way");
+                        let before =
+                            place.map(|place| place.checked_sub(1).map(|place| list[place]));
+                        if let Some(before) = before {
+                            let before = before.map_or(progress.match_index(), |sent| sent.last);
+                            assert_eq!(first, before.next(), "seed {seed}: it begins where it did");
+                        }
+                        let new = rng.between(1, 60_000) as usize;
+                        let bytes = place.map_or(new, |place| list[place].bytes);
                         let sent = Sent { seq, last, bytes, at: Time(now) };
-                        progress.on_sent(seq, last, bytes, Time(now));
+                        progress.on_sent(seq, last, new, Time(now));
                         left.push(sent);
-                        list.push(sent);
+                        match place {
+                            Some(place) => list[place] = sent,
+                            None => list.push(sent),
+                        }
                     }
                 }
                 2 | 3 if !left.is_empty() => {
@@ -88,7 +101,8 @@ fn what_is_under_way_is_what_a_naive_list_says() {
                 4 if !left.is_empty() => {
                     let sent = left[rng.between(0, left.len() as u64 - 1) as usize];
                     let agree = progress.match_index();
-                    if progress.on_mismatch(sent.seq, sent.last, agree, Time(now)) {
+                    progress.on_mismatch(sent.seq, sent.last, agree, Time(now));
+                    if matches!(progress.state, State::Probe { .. }) {
                         list.clear();
                     }
                 }
@@ -252,7 +266,7 @@ fn a_heartbeat_shows_what_was_lost_before_it() {
     progress.on_sent(2, Index(4), 100, Time(0));
     assert!(!progress.on_heartbeat_answer(3, Index(4), Time(0)), "it is there, if not yet durable");
     assert!(progress.on_heartbeat_answer(4, Index(2), Time(0)));
-    assert_eq!(progress.next_index(), Index(3));
+    assert_eq!(progress.next_append(), (Index(1), Some(Index(4))));
 }
 
 #[test]
@@ -264,4 +278,113 @@ fn who_has_all_and_verified_less_is_probed() {
     assert!(!progress.on_heartbeat_answer(3, Index(0), Time(0)), "nothing was lost");
     assert!(progress.may_send(false), "the logs are compared again");
     assert_eq!((progress.match_index(), progress.next_index()), (Index(4), Index(5)));
+}
+
+/// Entries 2 to `last` - 1 under way, one an append with the number after it; 1 matches.
+fn sending_through(last: u64) -> Progress {
+    let mut progress = replicating();
+    progress.on_sent(2, Index(1), 100, Time(1_000));
+    progress.on_matched(2, Index(1), Time(2_000));
+    for seq in 3..=last {
+        progress.on_sent(seq, Index(seq - 1), 100, Time(2_000));
+    }
+    progress
+}
+
+/// What `progress` sends again, each from its first to its last entry.
+fn sent_again(progress: &mut Progress, mut seq: u64, now: Time) -> Vec<(u64, u64)> {
+    let mut all = Vec::new();
+    while let (first, Some(last)) = progress.next_append() {
+        assert!(progress.may_send(false), "{first} to {last} is lost");
+        progress.on_sent(seq, last, 100, now);
+        all.push((first.0, last.0));
+        seq += 1;
+    }
+    assert!(!progress.may_send(false), "nothing else is lost");
+    all
+}
+
+/// What left before a refused append and was not refused is sent again, and nothing else:
+/// nor does the peer hear a second time of what it refused.
+#[test]
+fn what_is_lost_is_sent_again_alone() {
+    let mut progress = sending_through(8);
+    // The appends 4 and 7 are lost; 3 arrived, and its answer is late.
+    assert!(progress.on_mismatch(5, Index(3), Index(2), Time(3_000)));
+    assert_eq!(sent_again(&mut progress, 9, Time(3_000)), [(3, 3)]);
+    progress.on_mismatch(6, Index(4), Index(2), Time(3_000));
+    progress.on_mismatch(8, Index(6), Index(2), Time(3_000));
+    assert_eq!(sent_again(&mut progress, 10, Time(3_000)), [(6, 6)]);
+    assert_eq!(progress.next_index(), Index(8), "and the rest goes on behind it");
+    progress.on_matched(10, Index(7), Time(4_000));
+    assert_eq!((progress.match_index(), progress.deadline()), (Index(7), None));
+}
+
+/// What is sent again may be lost again: what left after it shows it, and only that.
+#[test]
+fn what_is_lost_twice_is_sent_twice_again() {
+    let mut progress = sending_through(5);
+    progress.on_mismatch(4, Index(2), Index(1), Time(3_000));
+    assert_eq!(sent_again(&mut progress, 6, Time(3_000)), [(2, 2)]);
+    progress.on_mismatch(5, Index(3), Index(1), Time(3_000));
+    assert!(sent_again(&mut progress, 7, Time(3_000)).is_empty(), "5 had left before it");
+    progress.on_sent(7, Index(5), 100, Time(3_000));
+    progress.on_mismatch(7, Index(4), Index(1), Time(4_000));
+    assert_eq!(sent_again(&mut progress, 8, Time(4_000)), [(2, 2)]);
+}
+
+/// A peer need not hold what it refused: a heartbeat shows that it does not.
+#[test]
+fn what_is_not_held_after_all_is_sent_again() {
+    let mut progress = sending_through(5);
+    progress.on_mismatch(4, Index(2), Index(1), Time(3_000));
+    progress.on_mismatch(5, Index(3), Index(1), Time(3_000));
+    assert_eq!(sent_again(&mut progress, 6, Time(3_000)), [(2, 2)]);
+    progress.on_heartbeat_answer(7, Index(1), Time(3_500));
+    assert_eq!(sent_again(&mut progress, 8, Time(3_500)), [(2, 2)], "the others may be held");
+    progress.on_matched(8, Index(2), Time(4_000));
+    assert!(progress.on_heartbeat_answer(9, Index(2), Time(5_000)));
+    assert_eq!(sent_again(&mut progress, 10, Time(5_000)), [(3, 3), (4, 4)]);
+}
+
+/// What continues all that matches has overtaken nothing: the logs differ.
+#[test]
+fn a_refusal_of_the_first_under_way_is_no_loss() {
+    let mut progress = Progress::new(Index(5), Time(0));
+    progress.on_sent(1, Index(5), 50, Time(0));
+    progress.on_matched(1, Index(5), Time(1_000));
+    progress.match_index = Index(2);
+    progress.on_sent(2, Index(6), 100, Time(1_000));
+    progress.on_sent(3, Index(7), 100, Time(1_000));
+    assert!(progress.on_mismatch(2, Index(5), Index(3), Time(2_000)));
+    assert!(matches!(progress.state, State::Probe { .. }));
+    assert_eq!(progress.next_index(), Index(4));
+}
+
+/// A quarter of the window for the losses of a round trip; the next may take another.
+#[test]
+fn losses_of_one_round_trip_narrow_the_window_once() {
+    let mut progress = sending_through(9);
+    let before = progress.window;
+    progress.on_mismatch(5, Index(3), Index(1), Time(3_000));
+    assert_eq!(progress.window, before * 3 / 4);
+    progress.on_mismatch(9, Index(7), Index(1), Time(3_000));
+    assert_eq!(progress.window, before * 3 / 4, "6 to 8 left before the first was seen");
+    sent_again(&mut progress, 10, Time(3_000));
+    progress.on_sent(20, Index(9), 100, Time(3_000));
+    progress.on_mismatch(20, Index(8), Index(1), Time(4_000));
+    assert_eq!(progress.window, before * 3 / 4 * 3 / 4, "what was sent again was lost again");
+}
+
+/// What waits at the peer is answered with what it waited for: that says nothing of how
+/// long an answer takes. The refusal does.
+#[test]
+fn what_waited_for_a_gap_measures_nothing() {
+    let mut progress = sending_through(4);
+    progress.on_mismatch(4, Index(2), Index(1), Time(3_000));
+    sent_again(&mut progress, 5, Time(3_000));
+    let measured = progress.round_trip;
+    assert_eq!(measured.expect("by the refusal, too").0, 1_000);
+    progress.on_matched(4, Index(3), Time(90_000));
+    assert_eq!(progress.round_trip, measured);
 }
