@@ -381,10 +381,10 @@ fn losses_of_one_round_trip_narrow_the_window_once() {
 #[test]
 fn what_waited_for_a_gap_measures_nothing() {
     let mut progress = sending_through(4);
-    progress.on_mismatch(4, Index(2), Index(1), Time(3_000));
-    sent_again(&mut progress, 5, Time(3_000));
+    progress.on_mismatch(4, Index(2), Index(1), Time(4_000));
+    sent_again(&mut progress, 5, Time(4_000));
     let measured = progress.round_trip;
-    assert_eq!(measured.expect("by the refusal, too").0, 1_000);
+    assert_eq!(measured.expect("by the refusal, too").0, (7 * 1_000 + 2_000) / 8);
     progress.on_matched(4, Index(3), Time(90_000));
     assert_eq!(progress.round_trip, measured);
 }
