@@ -40,6 +40,7 @@ pub mod lives;
 pub mod log;
 pub mod membership;
 pub mod message;
+pub mod pipeline;
 pub mod progress;
 #[cfg(any(test, feature = "sim"))]
 pub mod properties;

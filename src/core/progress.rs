@@ -5,26 +5,29 @@
 //!   Probe ─────────────────────────► Replicate ◄──────────────┐
 //!     ▲ │                                │                    │ it is installed
 //!     └─┼────────────────────────────────┘                    │
-//!       │ a mismatch, a loss, a new run                       │
+//!       │ a mismatch, silence, a new run                      │
 //!       └─────────────────────────────────────────────────► Snapshot
 //!         what is needed next is not in the log any more
 //! ```
 //!
 //! *Probe*: one append under way, to find where the logs agree. *Replicate*:
 //! appends are sent one after the other without waiting, within a window. A lost
-//! datagram shows in three ways: the next append does not fit (mismatch), a later
+//! datagram shows in three ways: a later append does not fit (mismatch), a later
 //! heartbeat finds less than was sent, or nothing comes back for several round
-//! trips. Each leads back to probing from what is known to match, with the window
-//! halved. *Snapshot*: pieces of a snapshot are sent within the same window, until the
+//! trips. The first two have the lost appends sent again, and those alone (`pipeline`);
+//! the third leads back to probing from what is known to match. Losses of one round trip
+//! take a quarter of the window together, silence takes half of it. *Snapshot*: pieces of a snapshot are sent within the same window, until the
 //! peer's log is found to reach its end (`transfer`). After two unanswered probes in a row nothing more is sent until the
 //! peer is heard again, so that a dead peer costs heartbeats and nothing else.
 
-use std::collections::VecDeque;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 
 use super::detector::Watch;
 use super::news::News;
+use super::pipeline::{Pipeline, Sent};
 use super::snapshot::{Snapshot, SnapshotId};
 use super::transfer::Sending;
 use super::types::{Index, Time};
@@ -37,29 +40,17 @@ const WINDOW_LEAST: usize = 64 * 1024;
 const WINDOW_MOST: usize = 1024 * 1024;
 /// It grows by so much for each piece of a snapshot that arrives.
 const WINDOW_STEP: usize = 1024;
-/// At most so many appends are under way to one peer.
-const APPENDS_MOST: usize = 1024;
 /// A reply is awaited at least and at most so long, in microseconds.
 const PATIENCE_LEAST: u64 = 10_000;
 const PATIENCE_MOST: u64 = 400_000;
 /// After so many unanswered probes in a row only a sign of life sends another.
 const PROBES_UNANSWERED: u32 = 2;
 
-/// One append under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(test, derive(Hash))]
-struct Sent {
-    seq: u64,
-    last: Index,
-    bytes: usize,
-    at: Time,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(test, derive(Hash))]
 enum State {
     Probe { under_way: Option<Sent> },
-    Replicate { under_way: VecDeque<Sent>, bytes: usize },
+    Replicate(Pipeline),
     Snapshot(Box<Sending>),
 }
 
@@ -71,6 +62,8 @@ pub struct Progress {
     next_index: Index,
     state: State,
     window: usize,
+    /// A loss among what left before this number has narrowed the window already.
+    narrowed_before: u64,
     /// The last append or piece that was given up: its late answer tells how long an
     /// answer takes, or a slow path would never be measured.
     given_up: Option<Sent>,
@@ -97,6 +90,7 @@ impl Progress {
             next_index: last_index.next(),
             state: State::Probe { under_way: None },
             window: WINDOW_START,
+            narrowed_before: 0,
             given_up: None,
             unanswered: 0,
             round_trip: None,
@@ -117,17 +111,25 @@ impl Progress {
         self.next_index
     }
 
+    /// What an append is to carry now: from which entry on, and through which if it is
+    /// sent again.
+    pub fn next_append(&self) -> (Index, Option<Index>) {
+        let lost = match &self.state {
+            State::Replicate(pipeline) => pipeline.first_lost(self.match_index),
+            State::Probe { .. } | State::Snapshot(_) => None,
+        };
+        lost.map_or((self.next_index, None), |(first, last)| (first, Some(last)))
+    }
+
     /// Whether an append may leave now; `pending` says whether there are entries
-    /// from `next_index` on.
+    /// from `next_index` on. What is lost has had its room since it first left.
     pub fn may_send(&self, pending: bool) -> bool {
         match &self.state {
             State::Probe { under_way } => {
                 under_way.is_none() && self.unanswered < PROBES_UNANSWERED
             }
-            State::Replicate { under_way, bytes } => {
-                pending
-                    && under_way.len() < APPENDS_MOST
-                    && (*bytes < self.window || under_way.is_empty())
+            State::Replicate(pipeline) => {
+                pipeline.has_lost() || pending && pipeline.has_room(self.window)
             }
             State::Snapshot(_) => false,
         }
@@ -138,10 +140,10 @@ impl Progress {
         let sent = Sent { seq, last, bytes: size_bytes, at: now };
         match &mut self.state {
             State::Probe { under_way } => *under_way = Some(sent),
-            State::Replicate { under_way, bytes } => {
-                under_way.push_back(sent);
-                *bytes += size_bytes;
-                self.next_index = last.next();
+            State::Replicate(pipeline) => {
+                if pipeline.on_sent(sent) {
+                    self.next_index = last.next();
+                }
             }
             State::Snapshot(_) => panic!("an append left while a snapshot is sent"),
         }
@@ -237,19 +239,9 @@ impl Progress {
                     self.on_sent(sent.seq, sent.last, sent.bytes, sent.at);
                 }
             }
-            State::Replicate { under_way, bytes } => {
-                let mut freed = 0;
-                while let Some(sent) = under_way.front() {
-                    if sent.last > self.match_index {
-                        break;
-                    }
-                    freed += sent.bytes;
-                    if sent.seq == seq {
-                        measured = Some(now.since(sent.at));
-                    }
-                    under_way.pop_front();
-                }
-                *bytes -= freed;
+            State::Replicate(pipeline) => {
+                let (freed, left_at) = pipeline.on_matched(seq, self.match_index);
+                measured = left_at.map(|at| now.since(at));
                 self.window = (self.window + freed / 4).min(WINDOW_MOST);
             }
             State::Snapshot(sending) => {
@@ -269,22 +261,48 @@ impl Progress {
     /// up to `agree`. Says whether this was news: an answer to what is no longer
     /// under way, or below what matches, changes nothing.
     pub fn on_mismatch(&mut self, seq: u64, refused: Index, agree: Index, now: Time) -> bool {
-        let expected = match &self.state {
-            // The answer to an earlier probe of the same place is as good.
-            State::Probe { .. } => refused == self.next_index.previous(),
-            State::Replicate { under_way, .. } => under_way.iter().any(|sent| sent.seq == seq),
-            State::Snapshot(_) => false,
-        };
         self.measure_given_up(seq, now);
-        if !expected || refused <= self.match_index {
+        if refused <= self.match_index {
             return false;
         }
-        if matches!(self.state, State::Replicate { .. }) {
-            self.halve_window();
+        match &mut self.state {
+            // The answer to an earlier probe of the same place is as good.
+            State::Probe { .. } if refused == self.next_index.previous() => {
+                self.become_probe(agree.next());
+            }
+            State::Replicate(pipeline) => {
+                let Some((left_at, overtook)) = pipeline.on_refused(seq) else { return false };
+                if overtook {
+                    self.on_round_trip(now.since(left_at));
+                    self.on_overtaken(seq, agree);
+                } else {
+                    self.halve_window();
+                    self.become_probe(agree.next());
+                }
+            }
+            State::Probe { .. } | State::Snapshot(_) => return false,
         }
         self.unanswered = 0;
-        self.become_probe(agree.next());
         true
+    }
+
+    /// Where nothing is missing before it, the peer does not hold what it refused.
+    fn doubt_refused(&mut self) {
+        if let State::Replicate(pipeline) = &mut self.state {
+            pipeline.doubt_refused();
+        }
+    }
+
+    /// What left before `seq` and lies above `there` is lost, if it was not refused.
+    fn on_overtaken(&mut self, seq: u64, there: Index) {
+        let State::Replicate(pipeline) = &mut self.state else { return };
+        let Some((newest_lost, newest)) = pipeline.on_overtaken(seq, there) else { return };
+        if newest_lost >= self.narrowed_before {
+            self.narrowed_before = newest + 1;
+            // Half would be too much for a path that loses by chance: it carries no more
+            // for being sent less, and only what is lost burdens it again.
+            self.window = (self.window * 3 / 4).max(WINDOW_LEAST);
+        }
     }
 
     /// The peer answered heartbeat `seq`: of the leader's log it has verified
@@ -299,15 +317,15 @@ impl Progress {
                 }
                 false
             }
-            State::Replicate { under_way, .. } => {
-                let lost =
-                    under_way.front().is_some_and(|sent| sent.seq < seq && sent.last > verified);
+            State::Replicate(pipeline) => {
+                let front = pipeline.front();
+                let lost = front.is_some_and(|sent| sent.seq < seq && sent.last > verified);
                 // It stood for election meanwhile, and has to verify once more what
                 // it has: until then it commits nothing of it.
-                let forgotten = under_way.is_empty() && verified < self.match_index;
+                let forgotten = front.is_none() && verified < self.match_index;
                 if lost {
-                    self.halve_window();
-                    self.become_probe(verified.next());
+                    self.doubt_refused();
+                    self.on_overtaken(seq, verified);
                 } else if forgotten {
                     self.become_probe(self.match_index.next());
                 }
@@ -330,7 +348,7 @@ impl Progress {
     pub fn deadline(&self) -> Option<Time> {
         let since = match &self.state {
             State::Probe { under_way } => under_way.as_ref().map(|sent| sent.at),
-            State::Replicate { under_way, .. } => under_way.front().map(|sent| sent.at),
+            State::Replicate(pipeline) => pipeline.front().map(|sent| sent.at),
             State::Snapshot(sending) => sending.oldest_under_way().map(|(_, at)| at),
         }?;
         Some(since.plus(self.patience()))
@@ -348,8 +366,8 @@ impl Progress {
                 self.given_up = *under_way;
                 self.state = State::Probe { under_way: None };
             }
-            State::Replicate { under_way, .. } => {
-                self.given_up = under_way.front().copied();
+            State::Replicate(pipeline) => {
+                self.given_up = pipeline.front();
                 self.halve_window();
                 self.become_probe(self.match_index.next());
             }
@@ -419,7 +437,7 @@ impl Progress {
     }
 
     fn become_replicate(&mut self) {
-        self.state = State::Replicate { under_way: VecDeque::new(), bytes: 0 };
+        self.state = State::Replicate(Pipeline::default());
         self.next_index = self.match_index.next();
         self.check();
     }
@@ -429,6 +447,7 @@ impl Progress {
     #[cfg(test)]
     pub fn settle(&mut self, number: impl Fn(u64) -> u64) {
         self.window = WINDOW_START;
+        self.narrowed_before = 0;
         self.given_up = None;
         self.round_trip = None;
         self.acked_seq = 0;
@@ -436,9 +455,7 @@ impl Progress {
             State::Probe { under_way } => {
                 under_way.iter_mut().for_each(|sent| sent.seq = number(sent.seq));
             }
-            State::Replicate { under_way, .. } => {
-                under_way.iter_mut().for_each(|sent| sent.seq = number(sent.seq));
-            }
+            State::Replicate(pipeline) => pipeline.number(number),
             State::Snapshot(_) => {}
         }
     }
@@ -451,280 +468,5 @@ impl Progress {
             self.next_index,
             self.match_index
         );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::membership::Membership;
-    use super::super::types::ClusterId;
-    use super::*;
-
-    fn replicating() -> Progress {
-        let mut progress = Progress::new(Index(0), Time(0));
-        progress.on_sent(1, Index(0), 50, Time(0));
-        progress.on_matched(1, Index(0), Time(1_000));
-        progress
-    }
-
-    /// Pitfall 21: late, repeated and reordered replies never move match_index
-    /// back, and next_index stays above it (pitfall 28). Every order of five
-    /// replies, each given twice.
-    #[test]
-    fn replies_in_any_order_and_twice_end_at_the_same_place() {
-        fn orders(rest: Vec<u64>) -> Vec<Vec<u64>> {
-            if rest.is_empty() {
-                return vec![vec![]];
-            }
-            let mut all = vec![];
-            for (place, &first) in rest.iter().enumerate() {
-                let mut others = rest.clone();
-                others.remove(place);
-                for mut order in orders(others) {
-                    order.insert(0, first);
-                    all.push(order);
-                }
-            }
-            all
-        }
-        for order in orders(vec![2, 3, 4, 5, 6]) {
-            let mut progress = replicating();
-            for seq in 2..=6 {
-                progress.on_sent(seq, Index(seq), 100, Time(2_000));
-            }
-            let mut highest = Index(0);
-            for seq in order.iter().chain(order.iter().rev()) {
-                progress.on_matched(*seq, Index(*seq), Time(3_000));
-                highest = highest.max(Index(*seq));
-                assert_eq!(progress.match_index(), highest);
-            }
-            assert_eq!(progress.next_index(), Index(7));
-            assert_eq!(progress.deadline(), None, "nothing is left under way");
-        }
-    }
-
-    /// Whatever is sent, answered, refused, lost and given up, in any order: what is
-    /// under way is what a naive list says, and it stays within the window.
-    #[test]
-    fn what_is_under_way_is_what_a_naive_list_says() {
-        for seed in 0..500 {
-            let mut rng = crate::core::rng::Rng::new(seed);
-            let mut progress = Progress::new(Index(0), Time(0));
-            let (mut seq, mut end, mut now) = (0, 0, 0);
-            // All that ever left, and what of it nobody has answered or given up.
-            let mut left: Vec<Sent> = Vec::new();
-            let mut list: Vec<Sent> = Vec::new();
-            for _ in 0..200 {
-                now += rng.between(0, 40_000);
-                let probing = matches!(progress.state, State::Probe { .. });
-                match rng.between(0, 5) {
-                    0 | 1 => {
-                        end += rng.between(0, 3);
-                        if progress.may_send(progress.next_index() <= Index(end)) {
-                            seq += 1;
-                            let bytes = rng.between(1, 60_000) as usize;
-                            let last = Index(end.max(progress.next_index().previous().0));
-                            let sent = Sent { seq, last, bytes, at: Time(now) };
-                            progress.on_sent(seq, last, bytes, Time(now));
-                            left.push(sent);
-                            list.push(sent);
-                        }
-                    }
-                    2 | 3 if !left.is_empty() => {
-                        let sent = left[rng.between(0, left.len() as u64 - 1) as usize];
-                        let before = progress.match_index();
-                        progress.on_matched(sent.seq, sent.last, Time(now));
-                        assert_eq!(progress.match_index(), before.max(sent.last));
-                        let replicates = matches!(progress.state, State::Replicate { .. });
-                        list.retain(|other| other.last > progress.match_index());
-                        if probing && replicates {
-                            list.clear();
-                        }
-                    }
-                    4 if !left.is_empty() => {
-                        let sent = left[rng.between(0, left.len() as u64 - 1) as usize];
-                        let agree = progress.match_index();
-                        if progress.on_mismatch(sent.seq, sent.last, agree, Time(now)) {
-                            list.clear();
-                        }
-                    }
-                    _ if progress.on_tick(Time(now)) => list.clear(),
-                    _ => {}
-                }
-                if let State::Replicate { under_way, bytes } = &progress.state {
-                    assert_eq!(under_way.iter().copied().collect::<Vec<_>>(), list, "seed {seed}");
-                    assert_eq!(
-                        *bytes,
-                        list.iter().map(|sent| sent.bytes).sum::<usize>(),
-                        "seed {seed}"
-                    );
-                    assert!(*bytes < WINDOW_MOST + 60_000, "seed {seed}: {bytes} under way");
-                }
-                progress.check();
-            }
-        }
-    }
-
-    /// A probe that nobody answers is repeated where it was: it does not go back to the
-    /// start of the log.
-    #[test]
-    fn an_unanswered_probe_asks_the_same_again() {
-        let mut progress = Progress::new(Index(1_000), Time(0));
-        progress.on_sent(1, Index(1_001), 50, Time(0));
-        assert!(progress.on_tick(progress.deadline().expect("an answer is awaited")));
-        assert_eq!(progress.next_index(), Index(1_001));
-    }
-
-    /// A path that became slow is measured by the answers to what was given up: else
-    /// each append would be given up for ever.
-    #[test]
-    fn a_path_that_became_slow_is_measured() {
-        let mut progress = Progress::new(Index(0), Time(0));
-        progress.on_sent(1, Index(1), 50, Time(0));
-        progress.on_matched(1, Index(1), Time(1_000));
-        progress.on_sent(2, Index(2), 50, Time(10_000));
-        assert!(progress.on_tick(Time(60_000)), "it was quick before");
-        progress.on_sent(3, Index(2), 50, Time(60_000));
-        progress.on_matched(2, Index(2), Time(90_000));
-        progress.on_sent(4, Index(3), 50, Time(100_000));
-        let patience = progress.deadline().expect("an answer is awaited").since(Time(100_000));
-        assert!(patience > 80_000, "an answer takes 80 ms, {patience} us are waited");
-    }
-
-    /// Pitfall 22: a stale rejection winds progress back after a later success.
-    #[test]
-    fn a_rejection_of_what_is_no_longer_under_way_changes_nothing() {
-        let mut progress = replicating();
-        progress.on_sent(2, Index(5), 100, Time(0));
-        progress.on_sent(3, Index(9), 100, Time(0));
-        progress.on_matched(3, Index(9), Time(1_000));
-        assert!(!progress.on_mismatch(2, Index(0), Index(0), Time(2_000)));
-        assert!(!progress.on_mismatch(7, Index(20), Index(3), Time(2_000)), "never sent");
-        assert_eq!((progress.match_index(), progress.next_index()), (Index(9), Index(10)));
-    }
-
-    fn sent_a_snapshot() -> (Progress, SnapshotId) {
-        let id = SnapshotId { index: Index(9), length: 10_000, ..SnapshotId::default() };
-        let members = Membership::new(ClusterId(1), Vec::new());
-        let data = Bytes::from(vec![7; 10_000]);
-        let snapshot =
-            Snapshot { id, members_index: Index(1), members, verdicts: Default::default(), data };
-        let mut progress = Progress::new(Index(9), Time(0));
-        progress.become_snapshot(&snapshot);
-        (progress, id)
-    }
-
-    /// The same for pieces of a snapshot: else one at a time would travel for ever.
-    #[test]
-    fn a_path_that_became_slow_is_measured_by_pieces() {
-        let (mut progress, id) = sent_a_snapshot();
-        progress.next_piece(1_000, 1, Time(0)).expect("a piece");
-        progress.on_received(1, id, 1_000, Time(1_000));
-        progress.next_piece(1_000, 2, Time(10_000)).expect("a piece");
-        assert!(progress.on_tick(Time(60_000)), "it was quick before");
-        progress.next_piece(1_000, 3, Time(60_000)).expect("the same piece");
-        progress.on_received(2, id, 2_000, Time(90_000));
-        progress.next_piece(1_000, 4, Time(100_000)).expect("the next piece");
-        let patience = progress.deadline().expect("an answer is awaited").since(Time(100_000));
-        assert!(patience > 80_000, "an answer takes 80 ms, {patience} us are waited");
-    }
-
-    /// A peer that answers heartbeats and no piece of its snapshot is asked anew what it
-    /// has; else the transfer would wait for ever for what the peer does not keep.
-    #[test]
-    fn a_transfer_of_which_nothing_is_heard_begins_anew() {
-        let (mut progress, id) = sent_a_snapshot();
-        progress.next_piece(1_000, 1, Time(0)).expect("a piece");
-        progress.on_received(1, id, 1_000, Time(1_000));
-        progress.next_piece(1_000, 2, Time(1_000)).expect("a piece");
-        let mut now = 1_000;
-        while now < 5_000_000 {
-            now += 30_000;
-            progress.on_tick(Time(now));
-            assert!(matches!(progress.state, State::Snapshot(_)), "after {now} us");
-            progress.on_heartbeat_answer(1, Index(0), Time(now - 30_000));
-            while progress.next_piece(1_000, 3, Time(now)).is_some() {}
-        }
-        progress.on_heartbeat_answer(1, Index(0), Time(now + 30_000));
-        assert!(matches!(progress.state, State::Probe { .. }));
-        assert_eq!(progress.next_index(), Index(10));
-    }
-
-    /// An answer that comes again is no news: it makes no room for more.
-    #[test]
-    fn a_repeated_answer_to_a_piece_widens_nothing() {
-        let (mut progress, id) = sent_a_snapshot();
-        let before = progress.window;
-        for (seq, offset) in [(1, 0), (2, 1_000)] {
-            let (_, at, piece) = progress.next_piece(1_000, seq, Time(0)).expect("a piece");
-            assert_eq!((at, piece.len()), (offset, 1_000));
-            for _ in 0..100 {
-                progress.on_received(seq, id, offset + 1_000, Time(500));
-            }
-        }
-        assert_eq!(progress.window, before + 2 * WINDOW_STEP);
-    }
-
-    /// A probe that was taken and is being written is not sent again.
-    #[test]
-    fn what_a_probe_carried_is_sent_once() {
-        let mut progress = Progress::new(Index(5), Time(0));
-        progress.on_sent(1, Index(8), 300, Time(0));
-        progress.on_matched(1, Index(5), Time(1_000));
-        assert_eq!((progress.match_index(), progress.next_index()), (Index(5), Index(9)));
-        progress.on_matched(1, Index(8), Time(2_000));
-        assert_eq!((progress.match_index(), progress.next_index()), (Index(8), Index(9)));
-        assert_eq!(progress.deadline(), None);
-    }
-
-    #[test]
-    fn the_window_bounds_what_is_under_way() {
-        let mut progress = replicating();
-        let mut sent = 0;
-        while progress.may_send(true) {
-            sent += 1;
-            progress.on_sent(1 + sent, Index(sent), 60_000, Time(0));
-        }
-        assert!(sent as usize * 60_000 <= WINDOW_START + 60_000, "{sent} datagrams");
-        assert!(!progress.may_send(false));
-        progress.on_matched(2, Index(1), Time(500));
-        assert!(progress.may_send(true), "an answer makes room");
-    }
-
-    #[test]
-    fn a_dead_peer_is_probed_twice_and_then_only_when_it_is_heard() {
-        let mut progress = replicating();
-        progress.on_sent(2, Index(1), 100, Time(0));
-        assert!(progress.on_tick(Time(1_000_000)));
-        assert!(progress.may_send(true));
-        progress.on_sent(3, Index(1), 100, Time(1_000_000));
-        assert!(progress.on_tick(Time(2_000_000)));
-        assert!(!progress.may_send(true), "nobody answers");
-        assert_eq!(progress.deadline(), None);
-        progress.on_heartbeat_answer(9, Index(0), Time(0));
-        assert!(progress.may_send(true), "it lives");
-    }
-
-    #[test]
-    fn a_heartbeat_shows_what_was_lost_before_it() {
-        let mut progress = replicating();
-        progress.on_sent(2, Index(4), 100, Time(0));
-        assert!(
-            !progress.on_heartbeat_answer(3, Index(4), Time(0)),
-            "it is there, if not yet durable"
-        );
-        assert!(progress.on_heartbeat_answer(4, Index(2), Time(0)));
-        assert_eq!(progress.next_index(), Index(3));
-    }
-
-    #[test]
-    fn who_has_all_and_verified_less_is_probed() {
-        let mut progress = replicating();
-        progress.on_sent(2, Index(4), 100, Time(0));
-        progress.on_matched(2, Index(4), Time(1_000));
-        assert!(!progress.may_send(false), "nothing to say");
-        assert!(!progress.on_heartbeat_answer(3, Index(0), Time(0)), "nothing was lost");
-        assert!(progress.may_send(false), "the logs are compared again");
-        assert_eq!((progress.match_index(), progress.next_index()), (Index(4), Index(5)));
     }
 }

@@ -137,7 +137,7 @@ impl Core {
     fn send_append(&mut self, member: Incarnation, now: Time) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
         let Some(progress) = leader.progress.get(&member) else { return false };
-        let next_index = progress.next_index();
+        let (next_index, through) = progress.next_append();
         if !progress.may_send(next_index <= self.log.last_index()) {
             return false;
         }
@@ -156,11 +156,14 @@ impl Core {
             .log
             .from(next_index)
             .take(ENTRIES_MOST)
-            .map(|(_, entry)| entry)
-            .take_while(|entry| {
-                size += entry.size_bytes();
-                size <= limit || size == entry.size_bytes()
+            .take_while(|(index, entry)| match through {
+                Some(through) => *index <= through,
+                None => {
+                    size += entry.size_bytes();
+                    size <= limit || size == entry.size_bytes()
+                }
             })
+            .map(|(_, entry)| entry)
             .cloned()
             .collect();
         let size: usize = entries.iter().map(Entry::size_bytes).sum();

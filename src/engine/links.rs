@@ -22,6 +22,7 @@ use crate::wire::{Part, Refusal, codec, decode_part};
 
 use super::Output;
 use super::counts::Counts;
+use super::early::Early;
 
 /// Room that is left for what stands around the entries of an append.
 const AROUND_ENTRIES: usize = 128;
@@ -46,6 +47,7 @@ pub(crate) const APPEND_BYTES: AppendBytes = AppendBytes {
 pub(super) struct Links {
     own: SocketAddr,
     links: Vec<Link>,
+    early: Early,
     /// A message's bytes, on their way into a frame.
     scratch: Vec<u8>,
     finisher: Finisher,
@@ -77,7 +79,8 @@ struct Link {
 impl Links {
     pub(super) fn new(own: SocketAddr, seal: Seal) -> Links {
         let finisher = Finisher { seal, buffers: Vec::new() };
-        Links { own, links: Vec::new(), scratch: Vec::new(), finisher }
+        let (links, early, scratch) = (Vec::new(), Early::default(), Vec::new());
+        Links { own, links, early, scratch, finisher }
     }
 
     /// Where the link to that address stands; it is made if there is none.
@@ -120,7 +123,7 @@ impl Links {
                     {
                         link.outgoing.forget_arrived();
                     }
-                    deliver(&frame.header, message, core, counts, now);
+                    self.deliver(&frame.header, message, core, counts, now);
                 }
                 Ok(Part::Fragment(fragment)) => {
                     let Some(link) = self.of(&frame.header, core) else {
@@ -131,7 +134,7 @@ impl Links {
                     match link.incoming.on_fragment(now, &fragment) {
                         Ok(None) => {}
                         Ok(Some(whole)) => match codec::decode_shared(&whole) {
-                            Ok(message) => deliver(&frame.header, message, core, counts, now),
+                            Ok(message) => self.deliver(&frame.header, message, core, counts, now),
                             Err(refusal) => counts.refuse(refusal),
                         },
                         Err(refusal) => counts.refuse(refusal),
@@ -142,6 +145,31 @@ impl Links {
                     None => counts.drop_message(crate::core::Refused::NotBelieved),
                 },
             }
+        }
+    }
+
+    /// Gives a message to the core, and after an append what waited for it.
+    fn deliver(
+        &mut self,
+        header: &Header,
+        message: Message,
+        core: &mut Core,
+        counts: &mut Counts,
+        now: Time,
+    ) {
+        let appends = matches!(message, Message::AppendEntries(_));
+        let early = Early::copy(&message, core.log().last_index());
+        let taken = deliver(header, message, core, counts, now);
+        match early {
+            Some(append) if taken => self.early.hold(*header, append, core.term()),
+            None if taken && appends => {
+                while let Some((header, message)) =
+                    self.early.next(core.term(), core.log().last_index())
+                {
+                    deliver(&header, message, core, counts, now);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -201,6 +229,7 @@ impl Links {
             }
             link.seal(&mut self.finisher, output);
         }
+        self.early.forget_others(core.term());
         self.prune(core);
     }
 
@@ -400,18 +429,24 @@ fn is_mismatch(message: &Message) -> bool {
     )
 }
 
-/// Gives a message to the core. Operations that nobody could read are refused
-/// before they could reach a log.
-fn deliver(header: &Header, message: Message, core: &mut Core, counts: &mut Counts, now: Time) {
+/// Gives a message to the core; says whether it took it. Operations that nobody could
+/// read are refused before they could reach a log.
+fn deliver(
+    header: &Header,
+    message: Message,
+    core: &mut Core,
+    counts: &mut Counts,
+    now: Time,
+) -> bool {
     if let Message::Propose(propose) = &message
         && propose.operations.iter().any(|operation| Operation::decode(operation).is_none())
     {
-        return counts.refuse(Refusal::Malformed);
+        counts.refuse(Refusal::Malformed);
+        return false;
     }
     let Header { cluster, from, to } = *header;
-    if let Err(refused) = core.receive(Envelope { cluster, from, to, message }, now) {
-        counts.drop_message(refused);
-    }
+    let taken = core.receive(Envelope { cluster, from, to, message }, now);
+    taken.map_err(|refused| counts.drop_message(refused)).is_ok()
 }
 
 #[cfg(test)]

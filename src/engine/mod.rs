@@ -21,6 +21,7 @@ mod changes;
 mod clients;
 mod compaction;
 mod counts;
+mod early;
 mod host;
 mod links;
 mod reads;

@@ -97,6 +97,7 @@ mod story;
 mod tests;
 mod verdicts;
 mod vigil;
+mod wide;
 mod witness;
 mod world;
 
@@ -114,6 +115,7 @@ pub use self::chance::Chance;
 pub use self::faults::Faults;
 pub use self::report::{Report, Violation};
 pub use self::vigil::{OneWay, Vigil, Watched};
+pub use self::wide::{Crossed, WideArea};
 
 use self::chance::micros;
 use self::plan::{Load, Plan};
