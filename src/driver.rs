@@ -71,7 +71,8 @@ impl Prepared {
     }
 }
 
-/// Reads the secret, binds the socket, recovers the log and makes the state machine: all that can fail.
+/// Reads the secret, binds the socket, recovers the log and makes the state machine: all
+/// that can fail.
 pub(crate) fn prepare(config: &Config, name: &str, poll: &Registry) -> Result<Prepared, Error> {
     let own = config.settings().nodes.iter().find(|node| node.name == name);
     let own =

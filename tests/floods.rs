@@ -6,6 +6,9 @@
 //! broken peer, which holds the secret if there is one.
 #![cfg(target_os = "linux")]
 
+#[macro_use]
+#[path = "common/both.rs"]
+mod both;
 mod common;
 
 use std::fs;
@@ -15,9 +18,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::chance::Chance;
-use common::forge::{Forger, Head, SECRET, first_fragment, hello};
+use common::forge::{Forger, Head, SECRET, first_fragment, head_between, hello};
 use common::relay::Taped;
-use common::{Cluster, Plan, ask};
+use common::{Cluster, Plan, ask, resident_mib};
 use serde_json::json;
 
 /// So many different datagrams does a flood have, which are then sent again: to make one
@@ -46,22 +49,14 @@ fn cluster(sealed: bool) -> (Cluster, [Head; 2], Vec<Taped>) {
         ask(cluster.node(n % 3), json!(n));
     }
     let tape = cluster.relay().take_tape();
-    let said_by = |place: usize| {
-        let said = tape.iter().rev().filter(move |taped| taped.from == place);
-        let mut heads = said.filter_map(|taped| Head::of(&taped.bytes));
-        heads.find(|head| head.cluster != 0).expect("each of them spoke")
-    };
-    let third = said_by(2);
-    let heads = [0, 1].map(|to| Head { to: said_by(to).from, ..third });
+    let heads = [0, 1].map(|to| head_between(&tape, 2, to));
     cluster.relay().cut_off(&[2]);
     ask(cluster.node(0), json!("without the third"));
     (cluster, heads, tape)
 }
 
-fn resident_mib() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").expect("it is there");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line");
-    line.split_whitespace().nth(1).expect("a number").parse::<u64>().expect("a number") / 1024
+fn resident() -> u64 {
+    resident_mib().expect("Linux tells")
 }
 
 /// How much processor time the two nodes have used, in microseconds. Their threads are
@@ -99,7 +94,7 @@ fn flood(name: &str, sealed: bool, make: impl FnOnce([Head; 2], Vec<Taped>) -> M
     let mut make = make(heads, tape);
     let datagrams: Vec<Vec<u8>> = (0..DATAGRAMS).map(|number| make(number % 2)).collect();
     let ports = [0, 1].map(|place| cluster.addresses[place].port());
-    let (memory, spent, lost) = (resident_mib(), spent_us(), dropped(&ports));
+    let (memory, spent, lost) = (resident(), spent_us(), dropped(&ports));
     let (over, sent) = (AtomicBool::new(false), AtomicU64::new(0));
     let begun = Instant::now();
     let mut commits = 0;
@@ -128,7 +123,7 @@ fn flood(name: &str, sealed: bool, make: impl FnOnce([Head; 2], Vec<Taped>) -> M
     let (sent, lost) = (sent.into_inner(), dropped(&ports) - lost);
     let spent = (spent_us() - spent) as f64;
     let taken = sent.saturating_sub(lost).max(1) as f64;
-    let more = resident_mib().saturating_sub(memory);
+    let more = resident().saturating_sub(memory);
     println!(
         "{name}{}: {:.0} a second, {lost} of {sent} found no room, {commits} commits, {:.1} us of \
          processor time for each that was taken, {more} MiB more",
@@ -192,18 +187,6 @@ fn a_broken_peer(sealed: bool) {
             forger.message(&heads[place], &part)
         })
     });
-}
-
-/// Each flood, at nodes that trust their network and at such that have a secret.
-macro_rules! both {
-    ($($name:ident),* $(,)?) => {
-        mod in_clear {
-            $(#[test] fn $name() { super::$name(false) })*
-        }
-        mod sealed {
-            $(#[test] fn $name() { super::$name(true) })*
-        }
-    };
 }
 
 both!(garbage, first_fragments, a_broken_peer);

@@ -5,6 +5,9 @@
 //! not if a member itself lies: they may cost the cluster its leader, but no node its
 //! thread.
 
+#[macro_use]
+#[path = "common/both.rs"]
+mod both;
 mod common;
 
 use std::io::ErrorKind;
@@ -13,24 +16,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use common::chance::Chance;
-use common::forge::{Forger, HEAD, Head, Liar, SECRET, close, first_fragment, hello};
+use common::forge::{Forger, HEAD, Head, Liar, SECRET, close, first_fragment, head_between, hello};
 use common::machine::Tally;
 use common::relay::Taped;
-use common::{Cluster, Plan, answer, ask, ms, until};
+use common::{Cluster, Plan, answer, ask, ms, resident_mib, until};
 use kontiki::{Request, RequestError};
 use serde_json::{Value, json};
-
-/// Each test, among nodes that trust their network and among such that have a secret.
-macro_rules! both {
-    ($($name:ident),* $(,)?) => {
-        mod in_clear {
-            $(#[test] fn $name() { super::$name(false) })*
-        }
-        mod sealed {
-            $(#[test] fn $name() { super::$name(true) })*
-        }
-    };
-}
 
 both!(
     garbage_is_dropped_in_silence,
@@ -44,11 +35,11 @@ both!(
 );
 
 fn keys(sealed: bool, request_timeout_ms: u64) -> Value {
-    let keys = json!({ "request_timeout_ms": request_timeout_ms });
-    if !sealed {
-        return keys;
+    let mut keys = json!({ "request_timeout_ms": request_timeout_ms });
+    if sealed {
+        keys["secret"] = json!(SECRET);
     }
-    json!({ "request_timeout_ms": request_timeout_ms, "secret": SECRET })
+    keys
 }
 
 fn cluster(seed: u64, sealed: bool) -> Cluster {
@@ -71,18 +62,6 @@ fn taped(seed: u64, sealed: bool) -> (Cluster, Vec<Taped>) {
     let tape = cluster.relay().take_tape();
     assert!(tape.len() > 20, "only {} datagrams on the tape", tape.len());
     (cluster, tape)
-}
-
-/// The head of what the one would say to the other now.
-fn head_between(tape: &[Taped], from: usize, to: usize) -> Head {
-    let said_by = |place: usize| {
-        let frames = tape.iter().rev().filter(move |taped| taped.from == place);
-        frames.filter_map(|taped| Head::of(&taped.bytes)).find(|head| head.cluster != 0)
-    };
-    let (Some(from), Some(to)) = (said_by(from), said_by(to)) else {
-        panic!("one of the two said nothing");
-    };
-    Head { cluster: from.cluster, from: from.from, to: to.from }
 }
 
 /// Nobody's sockets, which listen for answers that must not come.
@@ -323,13 +302,6 @@ fn floods_of_first_fragments_take_no_memory(sealed: bool) {
     }
     all_is_well(&cluster, TAPED + commits);
     nobody.was_not_answered();
-}
-
-/// How much memory this process holds, where the system says so.
-fn resident_mib() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? / 1024)
 }
 
 /// All that was ever said is said again, in any order and many times: to the same

@@ -16,9 +16,10 @@
 //! heartbeat finds less than was sent, or nothing comes back for several round
 //! trips. The first two have the lost appends sent again, and those alone (`pipeline`);
 //! the third leads back to probing from what is known to match. Losses of one round trip
-//! take a quarter of the window together, silence takes half of it. *Snapshot*: pieces of a snapshot are sent within the same window, until the
-//! peer's log is found to reach its end (`transfer`). After two unanswered probes in a row nothing more is sent until the
-//! peer is heard again, so that a dead peer costs heartbeats and nothing else.
+//! take a quarter of the window together, silence takes half of it. *Snapshot*: pieces of a
+//! snapshot are sent within the same window, until the peer's log is found to reach its end
+//! (`transfer`). After two unanswered probes in a row nothing more is sent until the peer is
+//! heard again, so that a dead peer costs heartbeats and nothing else.
 
 #[cfg(test)]
 mod tests;

@@ -33,6 +33,8 @@ use std::net::SocketAddr;
 
 use crate::committed;
 use crate::core::effect::{Detail, Effects, Note, RoleName, Told, Waiting};
+#[cfg(any(test, fuzzing, feature = "sim"))]
+use crate::core::lives::Neighbor;
 use crate::core::log::Log;
 use crate::core::membership::Standing;
 use crate::core::snapshot::{Snapshot, SnapshotId};
@@ -102,6 +104,30 @@ pub(crate) struct Setup {
     pub(crate) keeps: Keeps,
     /// By what datagrams are sealed, if they are.
     pub(crate) secrets: Option<Secrets>,
+}
+
+#[cfg(any(test, fuzzing, feature = "sim"))]
+impl Setup {
+    /// A node with the config's defaults that keeps everything in memory and trusts its
+    /// network.
+    pub(crate) fn in_memory(own: Neighbor, others: Vec<Neighbor>) -> Setup {
+        Setup {
+            core: core::Setup {
+                own,
+                others,
+                heartbeat: 30_000,
+                failure_timeout: Some(200_000),
+                election_timeout: (150_000, 300_000),
+                founding_by_majority: false,
+                tail_entries: 10_000,
+                append_bytes: APPEND_BYTES,
+            },
+            request_timeout: 10_000_000,
+            snapshot_every: 10_000,
+            keeps: Keeps::InMemory,
+            secrets: None,
+        }
+    }
 }
 
 /// Where a node keeps what must survive.

@@ -6,8 +6,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use crate::core::lives::Neighbor;
 use crate::core::rng::Rng;
 use crate::core::types::{Incarnation, Index, Life, Run, Time};
-use crate::core::{self, Core, Saved};
-use crate::engine::{Engine, Host, Keeps, Output, Setup};
+use crate::core::{Core, Saved};
+use crate::engine::{Engine, Host, Output, Setup};
 use crate::error::RequestError;
 use crate::replica::Replica;
 use crate::request::{Answer, Request};
@@ -92,22 +92,9 @@ impl Cluster {
         let own = neighbor(node);
         let life = Life { incarnation: saved.incarnation, run: Run(self.rng.next_nonzero()) };
         let host = Host::here(Replica::new(&own.name, life, None, Vec::new()));
-        let setup = Setup {
-            core: core::Setup {
-                own,
-                others: (0..NODES).filter(|other| *other != node).map(neighbor).collect(),
-                heartbeat: 30 * MILLISECOND,
-                failure_timeout: Some(200_000),
-                election_timeout: (150 * MILLISECOND, 300 * MILLISECOND),
-                founding_by_majority: false,
-                tail_entries: 10_000,
-                append_bytes: crate::engine::APPEND_BYTES,
-            },
-            request_timeout: 10 * SECOND,
-            snapshot_every: 10_000,
-            keeps: Keeps::InMemory,
-            secrets: self.secrets.clone(),
-        };
+        let others = (0..NODES).filter(|other| *other != node).map(neighbor).collect();
+        let mut setup = Setup::in_memory(own, others);
+        setup.secrets = self.secrets.clone();
         Engine::new(setup, saved, life.run, self.rng.next(), host, self.now)
     }
 

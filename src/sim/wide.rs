@@ -22,10 +22,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::core::Saved;
 use crate::core::lives::Neighbor;
 use crate::core::types::{Incarnation, Life, Run, Time};
-use crate::core::{self, Saved};
-use crate::engine::{Engine, Host, Keeps, Output, Setup};
+use crate::engine::{Engine, Host, Output, Setup};
 use crate::replica::Replica;
 use crate::request::Request;
 
@@ -294,22 +294,11 @@ fn engine(node: usize, chance: &mut Chance) -> Engine<u64> {
     let life = Life { incarnation: saved.incarnation, run: Run(chance.nonzero()) };
     let own = neighbor(node);
     let replica = Replica::new(&own.name, life, None, Vec::new());
-    let setup = Setup {
-        core: core::Setup {
-            own,
-            others: (0..NODES).filter(|other| *other != node).map(neighbor).collect(),
-            heartbeat: 150 * MS,
-            failure_timeout: Some(SECOND),
-            election_timeout: (SECOND, 2 * SECOND),
-            founding_by_majority: false,
-            tail_entries: 10_000,
-            append_bytes: crate::engine::APPEND_BYTES,
-        },
-        request_timeout: 10 * SECOND,
-        snapshot_every: 10_000,
-        keeps: Keeps::InMemory,
-        secrets: None,
-    };
+    let others = (0..NODES).filter(|other| *other != node).map(neighbor).collect();
+    let mut setup = Setup::in_memory(own, others);
+    setup.core.heartbeat = 150 * MS;
+    setup.core.failure_timeout = Some(SECOND);
+    setup.core.election_timeout = (SECOND, 2 * SECOND);
     Engine::new(setup, saved, life.run, chance.number(), Host::here(replica), Time(1))
 }
 

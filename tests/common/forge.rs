@@ -7,6 +7,7 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 
 use super::chance::Chance;
+use super::relay::Taped;
 
 /// The secret of sealed clusters, as the config has it.
 pub const SECRET: &str = "5f10c3a94e77b2d806f1aa3c9be4d265708192a3b4c5d6e7f8091a2b3c4d5e6f";
@@ -48,6 +49,18 @@ impl Head {
             to: [number(30)?, number(38)?],
         })
     }
+}
+
+/// The head of what the one would say to the other now, by what both said last.
+pub fn head_between(tape: &[Taped], from: usize, to: usize) -> Head {
+    let said_by = |place: usize| {
+        let frames = tape.iter().rev().filter(move |taped| taped.from == place);
+        frames.filter_map(|taped| Head::of(&taped.bytes)).find(|head| head.cluster != 0)
+    };
+    let (Some(from), Some(to)) = (said_by(from), said_by(to)) else {
+        panic!("one of the two said nothing");
+    };
+    Head { cluster: from.cluster, from: from.from, to: to.from }
 }
 
 /// Makes frames that are closed as they should be.

@@ -59,6 +59,13 @@ pub fn outer_address() -> Option<SocketAddr> {
     (!ip.is_loopback() && !ip.is_unspecified()).then_some(address)
 }
 
+/// How much memory this process holds, where the system says so.
+pub fn resident_mib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? / 1024)
+}
+
 /// Polls until there is something, and says what was awaited if there never is.
 #[track_caller]
 pub fn until_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {

@@ -7,8 +7,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use crate::core::lives::Neighbor;
 use crate::core::rng::Rng;
 use crate::core::types::{Incarnation, Index, Life, Payload, Run, Time};
-use crate::core::{self, Core, Saved};
-use crate::engine::{Engine, Host, Keeps, Output, Setup};
+use crate::core::{Core, Saved};
+use crate::engine::{Engine, Host, Output, Setup};
 use crate::error::RequestError;
 use crate::operation::Operation;
 use crate::replica::Replica;
@@ -95,22 +95,8 @@ impl Cluster {
         let own = others.remove(node);
         let incarnation = saved.incarnation;
         let run = Run(self.rng.next_nonzero());
-        let setup = Setup {
-            core: core::Setup {
-                own,
-                others,
-                heartbeat: 30 * MILLISECOND,
-                failure_timeout: None,
-                election_timeout: (150 * MILLISECOND, 300 * MILLISECOND),
-                founding_by_majority: false,
-                tail_entries: 10_000,
-                append_bytes: crate::engine::APPEND_BYTES,
-            },
-            request_timeout: 10 * SECOND,
-            snapshot_every: 10_000,
-            keeps: Keeps::InMemory,
-            secrets: None,
-        };
+        let mut setup = Setup::in_memory(own, others);
+        setup.core.failure_timeout = None;
         let name = format!("node{node}");
         let replica = Replica::new(&name, Life { incarnation, run }, None, Vec::new());
         let seed = self.rng.next();
