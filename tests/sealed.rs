@@ -7,11 +7,12 @@ mod common;
 mod program;
 
 use std::fs;
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::folder::Folder;
-use common::forge::SECRET;
+use common::forge::{Forger, Head, SECRET, hello};
 use common::narration::narration;
 use common::{Cluster, Plan, ask, ms, until};
 use kontiki::{Config, Error, RaftNode};
@@ -53,17 +54,13 @@ fn what_is_said_is_not_seen() {
     }
 }
 
-/// Three nodes of which one has another secret: the two found and serve without it, both
-/// sides say what is wrong, and with the right secret it joins.
-#[test]
-fn who_has_another_secret_is_not_heard() {
+/// Three nodes of which the third has a config of its own: the two found without it.
+fn two_and_an_odd_one(prefix: &str, odd: impl FnOnce(&Cluster) -> Config) -> Cluster {
     narration();
     let keys = json!({ "founding": "majority", "secret": SECRET });
-    let mut cluster = Plan::voters(3).keys(keys).named("odd").make();
+    let mut cluster = Plan::voters(3).keys(keys).named(prefix).make();
     cluster.lose(2);
-    let right = cluster.configs[2].clone();
-    let wrong = right.clone().with(json!({ "secret": OTHER })).expect("sound keys");
-    cluster.configs[2] = wrong;
+    cluster.configs[2] = odd(&cluster);
     cluster.renew(2);
     for place in 0..2 {
         cluster.node(place).start().expect("it starts");
@@ -72,16 +69,30 @@ fn who_has_another_secret_is_not_heard() {
         ask(cluster.node(n % 2), json!(n));
     }
     assert_eq!(cluster.knows(2).entry, None);
+    cluster
+}
+
+/// Whether a node whose name begins so has warned of this.
+fn warned(name: &str, what: &str) -> bool {
+    let mut said = narration().into_iter();
+    said.any(|(_, line)| line.starts_with(name) && line.contains(what))
+}
+
+/// The two serve without the one that has another secret, both sides say what is wrong, and
+/// with the right one it joins.
+#[test]
+fn who_has_another_secret_is_not_heard() {
+    let with = |config: &Config, secret: &str| {
+        config.clone().with(json!({ "secret": secret })).expect("sound keys")
+    };
+    let mut cluster = two_and_an_odd_one("odd", |cluster| with(&cluster.configs[2], OTHER));
     assert!(cluster.knows(0).members.iter().all(|m| m.name != "odd2" || m.incarnation.is_none()));
+    let what = "does not have";
     until("the warnings", || {
-        let warned = |name: &str| {
-            let said = narration().into_iter().map(|(_, line)| line);
-            said.filter(|line| line.starts_with(name)).any(|line| line.contains("does not have"))
-        };
-        warned("odd2 ") && (warned("odd0 ") || warned("odd1 "))
+        warned("odd2 ", what) && (warned("odd0 ", what) || warned("odd1 ", what))
     });
     cluster.lose(2);
-    cluster.configs[2] = right;
+    cluster.configs[2] = with(&cluster.configs[2], SECRET);
     cluster.renew(2);
     until("the third one's voice", || cluster.knows(2).entry.is_some());
 }
@@ -89,25 +100,47 @@ fn who_has_another_secret_is_not_heard() {
 /// And one that has none: neither side takes what the other says.
 #[test]
 fn sealed_and_unsealed_nodes_do_not_speak() {
-    narration();
-    let keys = json!({ "founding": "majority", "secret": SECRET });
-    let mut cluster = Plan::voters(3).keys(keys).named("bare").make();
-    cluster.lose(2);
-    let node = |place: usize| json!({"ip": cluster.addresses[place].ip().to_string(), "port": cluster.addresses[place].port()});
-    let nodes = (0..3).map(|place| (cluster.names[place].clone(), node(place)));
-    let bare = json!({ "nodes": nodes.collect::<serde_json::Map<String, Value>>() });
-    cluster.configs[2] = Config::try_from(bare).expect("sound keys");
-    cluster.renew(2);
-    for place in 0..2 {
-        cluster.node(place).start().expect("it starts");
-    }
-    ask(cluster.node(0), json!(1));
-    assert_eq!(cluster.knows(2).entry, None);
+    let bare = |cluster: &Cluster| {
+        let nodes = cluster.names.iter().cloned().zip(cluster.addresses.iter().copied());
+        Config::new(nodes).expect("sound nodes")
+    };
+    let _cluster = two_and_an_odd_one("bare", bare);
     until("the warnings", || {
-        let said: Vec<String> = narration().into_iter().map(|(_, line)| line).collect();
-        let has = |name, what| said.iter().any(|l| l.starts_with(name) && l.contains(what));
-        has("bare2 ", "it has no secret") && has("bare", "that are not sealed")
+        warned("bare2 ", "it has no secret") && warned("bare", "that are not sealed")
     });
+}
+
+/// The frames that tests make by hand are heard if their seal is right, and only then: a
+/// greeting is answered at once, to the address that its name has in the file.
+#[test]
+fn a_greeting_by_hand_is_heard_if_its_seal_is_right() {
+    let other = UdpSocket::bind(common::address()).expect("a socket");
+    other.set_nonblocking(true).expect("a socket that does not block");
+    let here = common::address();
+    let nodes = [("a", here), ("b", other.local_addr().expect("an address"))];
+    let config = Config::new(nodes).expect("sound").with(json!({ "secret": SECRET }));
+    let node = RaftNode::new(config.expect("sound"), "a").expect("it is made");
+    node.start().expect("it starts");
+    let mut forger = Forger::new(true);
+    // It asks by itself, too, five times a second.
+    let mut answers = |right: bool| {
+        let mut count = 0;
+        for n in 0..20 {
+            let head = Head { cluster: 0, from: [77, 78], to: [0, 0] };
+            let mut frame = forger.message(&head, &hello("b", true, 1 + n, 0));
+            let last = frame.len() - 1;
+            frame[last] ^= u8::from(!right);
+            other.send_to(&frame, here).expect("it is sent");
+            std::thread::sleep(ms(20));
+            while other.recv_from(&mut [0; 2_000]).is_ok() {
+                count += 1;
+            }
+        }
+        count
+    };
+    let (forged, right) = (answers(false), answers(true));
+    assert!(forged <= 8, "{forged} answers to 20 forgeries");
+    assert!(right >= 12, "{right} answers to 20 greetings");
 }
 
 /// A new secret second everywhere, then first, then alone, each by one restart after the
