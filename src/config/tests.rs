@@ -120,6 +120,24 @@ fn a_data_dir_is_relative_to_where_it_stands() {
     assert_eq!(dir(volatile.with(json!({"data_dir": "x"}))), Some(here.join("x")));
 }
 
+/// Likewise; and a secret in place of another is the only one.
+#[test]
+fn a_secret_file_is_relative_to_where_it_stands() {
+    let here = std::env::current_dir().unwrap();
+    let file = |config: Config| match &config.settings().secret {
+        Some(SecretFrom::File(path)) => path.clone(),
+        other => panic!("{other:?}"),
+    };
+    let text = json!({
+        "nodes": {"a": {"ip": "127.0.0.1", "port": 1}},
+        "secret_file": "x",
+    });
+    let loaded = Config::of_file(text.to_string().as_bytes(), Path::new("etc/c.json")).unwrap();
+    assert_eq!(file(loaded.clone()), here.join("etc/x"));
+    assert_eq!(file(loaded.clone().with(json!({"heartbeat_ms": 31})).unwrap()), here.join("etc/x"));
+    assert_eq!(file(loaded.with(json!({"secret_file": "y"})).unwrap()), here.join("y"));
+}
+
 /// Where there is no working directory, no path is relative to it. An empty path
 /// stands for it here, since a test cannot take the working directory from the others.
 #[test]

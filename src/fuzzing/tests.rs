@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::core::membership::{Member, Standing};
 use crate::core::rng::Rng;
-use crate::core::types::{ClusterId, Incarnation};
+use crate::core::types::{ClusterId, Incarnation, Life, Run};
+use crate::wire::Refusal;
 use crate::wire::fragment::{KIND_FRAGMENT, KIND_FRAGMENT_ACK};
+use crate::wire::frame::{FrameWriter, Header};
 
 /// So long does one of these loops take at most; a slow machine does less of it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -159,6 +161,33 @@ fn any_file_is_a_sound_config_or_an_error_with_a_key() {
 #[test]
 fn no_datagram_of_nobodys_changes_a_node() {
     each(300, engine, |rng| random(rng, 300));
+}
+
+/// However many speak that hold the secret and are nobody, it stays known what members
+/// have said.
+#[test]
+fn strangers_do_not_drive_out_what_is_known_of_members() {
+    let mut cluster = cluster::Cluster::founded(5, true);
+    let to_first = cluster.tape().iter().filter(|(to, _)| *to == 0);
+    let said: Vec<Vec<u8>> = to_first.map(|(_, datagram)| datagram.clone()).collect();
+    cluster.run(cluster::SECOND);
+    for number in 0..200 {
+        let from = Life { incarnation: Incarnation(1_000 + number), run: Run(1) };
+        let header = Header { cluster: ClusterId(0), from, to: cluster.life(0) };
+        let mut seal = cluster.seal_of(from);
+        let mut writer = FrameWriter::new();
+        writer.begin(&header, 200, seal.closing());
+        assert!(writer.push(&[0xff]));
+        let mut datagram = writer.take(Vec::new());
+        seal.close(&mut datagram);
+        cluster.inject(0, &datagram);
+    }
+    let replayed = |cluster: &cluster::Cluster| {
+        cluster.engine_of(0).counts().refused[Refusal::Replayed as usize]
+    };
+    let before = replayed(&cluster);
+    said.iter().for_each(|datagram| _ = cluster.inject(0, datagram));
+    assert_eq!(replayed(&cluster) - before, said.len() as u64);
 }
 
 fn one_of<'a>(rng: &mut Rng, words: &[&'a str]) -> &'a str {
