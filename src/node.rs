@@ -16,7 +16,7 @@ use crate::driver::{self, Ended, NodeThread};
 use crate::engine::public_role;
 use crate::error::{Error, RequestError};
 use crate::guard;
-use crate::request::{HEADROOM, Kind, Pending, Request};
+use crate::request::{Kind, Pending, Request};
 use crate::shared::{Heard, Input, Shared, Standing, Ticket};
 
 /// One node of a cluster, with an OS thread of its own.
@@ -238,7 +238,7 @@ impl RaftNode {
             return Err(refusal);
         }
         let bytes = match &kind {
-            Kind::Command { buffer, .. } => buffer.len() - HEADROOM,
+            Kind::Command { draft, .. } => draft.json().len(),
             Kind::Query { json } => json.len(),
             Kind::Lookup { id } => id.len(),
             Kind::Change(_) => 0,

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! The first byte is the kind. Numbers of 8 bytes are little endian; all others
-//! are LEB128 in the only shortest form. A command states its floor as the
+//! are varints (`encoding::cursor`). A command states its floor as the
 //! distance below its own number, so that a floor above it cannot be written. An
 //! id is 1 to 256 bytes of UTF-8, and the JSON is UTF-8 and not empty; whether it
 //! is JSON is checked where it comes in, not again at each node.
@@ -21,10 +21,11 @@
 
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::core::types::{Incarnation, Index, Run};
-use crate::request::HEADROOM;
+use crate::encoding::cursor::{VARINT_LIMIT_BYTES, each_varint_byte, put_varint, take_varint};
+use crate::request::Draft;
 
 /// A caller's id is at most so many bytes long, and at least one.
 pub(crate) const ID_LIMIT_BYTES: usize = 256;
@@ -34,11 +35,8 @@ const COMMAND: u8 = 2;
 const COMMAND_WITH_ID: u8 = 3;
 const RENEW: u8 = 4;
 
-/// The most bytes that a LEB128 of 64 bits takes.
-const VARINT_LIMIT: usize = 10;
-
-// What stands before a command's JSON (a byte and three numbers) fits in the room.
-const _: () = assert!(3 * VARINT_LIMIT < HEADROOM);
+/// A kind and three numbers.
+const HEAD_LIMIT: usize = 1 + 3 * VARINT_LIMIT_BYTES;
 
 /// What a client's entry says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,8 +84,8 @@ impl Operation<'_> {
             OPEN => open_body(rest).map(|(incarnation, run)| Operation::Open { incarnation, run }),
             COMMAND | COMMAND_WITH_ID => command_body(bytes).map(Operation::Command),
             RENEW => {
-                let session = Index(take_varint(&mut rest)?);
-                let floor = take_varint(&mut rest)?;
+                let session = Index(take_varint(&mut rest).ok()?);
+                let floor = take_varint(&mut rest).ok()?;
                 let exact = rest.is_empty();
                 exact.then_some(Operation::Renew { session, floor })
             }
@@ -103,8 +101,8 @@ pub(crate) fn session_and_seq(bytes: &[u8]) -> Option<(Index, u64)> {
     if kind != COMMAND && kind != COMMAND_WITH_ID {
         return None;
     }
-    let session = Index(take_varint(&mut rest)?);
-    Some((session, take_varint(&mut rest)?))
+    let session = Index(take_varint(&mut rest).ok()?);
+    Some((session, take_varint(&mut rest).ok()?))
 }
 
 #[cfg(test)]
@@ -134,74 +132,37 @@ pub(crate) fn renew(session: Index, floor: u64) -> Bytes {
     Bytes::copy_from_slice(head.bytes())
 }
 
-/// So long pieces of memory does an arena ask for.
-const PIECE_BYTES: usize = 32 * 1024;
-/// A longer operation has memory of its own.
-const SMALL_BYTES: usize = 1024;
-
-/// Where small operations stand one behind the other, in pieces of memory that they
-/// share: one piece costs as much as one of them would. A piece is let go with the last
-/// of its operations; they leave the log together.
-#[derive(Debug, Default)]
-pub(crate) struct Arena(BytesMut);
-
-impl Arena {
-    fn put(&mut self, head: &[u8], json: &[u8]) -> Bytes {
-        let length = head.len() + json.len();
-        if self.0.capacity() < length {
-            self.0 = BytesMut::with_capacity(PIECE_BYTES);
-        }
-        self.0.extend_from_slice(head);
-        self.0.extend_from_slice(json);
-        self.0.split().freeze()
-    }
-}
-
-/// A command. `buffer` is `HEADROOM` bytes of room, then the value as JSON. Without
-/// an id the room takes what stands before the JSON, and a long value is not copied.
+/// A command. Without an id the value is not copied.
 pub(crate) fn command(
-    arena: &mut Arena,
-    mut buffer: Vec<u8>,
+    draft: Draft,
     id: Option<&str>,
     session: Index,
     seq: u64,
     floor: u64,
 ) -> Bytes {
-    assert!(
-        buffer.len() > HEADROOM,
-        "a command of {} bytes has no value behind its headroom",
-        buffer.len()
-    );
+    assert!(!draft.json().is_empty(), "a command has no value");
     assert!(floor <= seq, "floor {floor} lies above the command's own number {seq}");
     let kind = if id.is_some() { COMMAND_WITH_ID } else { COMMAND };
     let head = Head::new(kind).number(session.0).number(seq).number(seq - floor);
-    let Some(id) = id else {
-        if buffer.len() <= SMALL_BYTES {
-            return arena.put(head.bytes(), &buffer[HEADROOM..]);
-        }
-        let start = HEADROOM - head.len;
-        buffer[start..HEADROOM].copy_from_slice(head.bytes());
-        return Bytes::from(buffer).slice(start..);
-    };
+    let Some(id) = id else { return draft.behind(head.bytes()) };
     assert!((1..=ID_LIMIT_BYTES).contains(&id.len()), "an id of {} bytes was let in", id.len());
-    let json = &buffer[HEADROOM..];
-    let mut bytes = Vec::with_capacity(head.len + 2 + id.len() + json.len());
+    let mut bytes = Vec::with_capacity(head.len + 2 + id.len() + draft.json().len());
     bytes.extend_from_slice(head.bytes());
-    put_varint(id.len() as u64, |byte| bytes.push(byte));
+    put_varint(&mut bytes, id.len() as u64);
     bytes.extend_from_slice(id.as_bytes());
-    bytes.extend_from_slice(json);
+    bytes.extend_from_slice(draft.json());
     Bytes::from(bytes)
 }
 
 /// What stands before a command's id and JSON, while it is put together.
 struct Head {
-    room: [u8; HEADROOM],
+    room: [u8; HEAD_LIMIT],
     len: usize,
 }
 
 impl Head {
     fn new(kind: u8) -> Head {
-        let mut head = Head { room: [0; HEADROOM], len: 0 };
+        let mut head = Head { room: [0; HEAD_LIMIT], len: 0 };
         head.push(kind);
         head
     }
@@ -212,7 +173,7 @@ impl Head {
     }
 
     fn number(mut self, number: u64) -> Head {
-        put_varint(number, |byte| self.push(byte));
+        each_varint_byte(number, |byte| self.push(byte));
         self
     }
 
@@ -230,13 +191,13 @@ fn open_body(rest: &[u8]) -> Option<(Incarnation, Run)> {
 
 fn command_body(bytes: &[u8]) -> Option<Command<'_>> {
     let (&kind, mut rest) = bytes.split_first()?;
-    let session = Index(take_varint(&mut rest)?);
-    let seq = take_varint(&mut rest)?;
-    let floor = seq.checked_sub(take_varint(&mut rest)?)?;
+    let session = Index(take_varint(&mut rest).ok()?);
+    let seq = take_varint(&mut rest).ok()?;
+    let floor = seq.checked_sub(take_varint(&mut rest).ok()?)?;
     let mut id = None;
     let mut id_range = 0..0;
     if kind == COMMAND_WITH_ID {
-        let length = usize::try_from(take_varint(&mut rest)?).ok()?;
+        let length = usize::try_from(take_varint(&mut rest).ok()?).ok()?;
         if !(1..=ID_LIMIT_BYTES).contains(&length) {
             return None;
         }
@@ -254,36 +215,6 @@ fn command_body(bytes: &[u8]) -> Option<Command<'_>> {
     Some(Command { session, seq, floor, id, id_range, json_range })
 }
 
-/// Writes a number as LEB128, low bits first.
-fn put_varint(mut number: u64, mut put: impl FnMut(u8)) {
-    while number >= 0x80 {
-        put(number as u8 | 0x80);
-        number >>= 7;
-    }
-    put(number as u8);
-}
-
-/// Takes a LEB128 off the front, if it is one of 64 bits in the shortest form.
-fn take_varint(rest: &mut &[u8]) -> Option<u64> {
-    let (&first, tail) = rest.split_first()?;
-    if first < 0x80 {
-        *rest = tail;
-        return Some(u64::from(first));
-    }
-    let mut number = u64::from(first & 0x7f);
-    for (at, &byte) in rest.iter().enumerate().take(VARINT_LIMIT).skip(1) {
-        if at == VARINT_LIMIT - 1 && byte > 1 {
-            return None; // the tenth byte has room for one bit
-        }
-        number |= u64::from(byte & 0x7f) << (7 * at);
-        if byte < 0x80 {
-            *rest = &rest[at + 1..];
-            return (byte != 0).then_some(number); // a last byte of 0 could be left out
-        }
-    }
-    None
-}
-
 /// Whatever these bytes are, they are no operation or the one form of what they say.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn check_one_form(bytes: &[u8]) {
@@ -295,9 +226,8 @@ pub(crate) fn check_one_form(bytes: &[u8]) {
         Some(Operation::Command(found)) => {
             assert_eq!(session_and_seq, Some((found.session, found.seq)));
             assert_eq!(found.id.map(str::as_bytes).unwrap_or_default(), &bytes[found.id_range]);
-            let mut buffer = vec![0; HEADROOM];
-            buffer.extend_from_slice(&bytes[found.json_range]);
-            command(&mut Arena::default(), buffer, found.id, found.session, found.seq, found.floor)
+            let draft = Draft::new(&bytes[found.json_range]);
+            command(draft, found.id, found.session, found.seq, found.floor)
         }
     };
     assert_eq!(&again[..], bytes, "an operation has two forms");
@@ -309,10 +239,8 @@ mod tests {
 
     use super::*;
 
-    fn buffer(json: &str) -> Vec<u8> {
-        let mut buffer = vec![0; HEADROOM];
-        buffer.extend_from_slice(json.as_bytes());
-        buffer
+    fn draft(json: &str) -> Draft {
+        Draft::new(json.as_bytes())
     }
 
     fn decoded(bytes: &[u8]) -> Command<'_> {
@@ -328,39 +256,12 @@ mod tests {
             open(Incarnation(0x0102), Run(3))[..],
             [1, 2, 1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]
         );
+        assert_eq!(command(draft("7"), None, Index(300), 9, 4)[..], [2, 0xac, 0x02, 9, 5, b'7']);
         assert_eq!(
-            command(&mut Arena::default(), buffer("7"), None, Index(300), 9, 4)[..],
-            [2, 0xac, 0x02, 9, 5, b'7']
-        );
-        assert_eq!(
-            command(&mut Arena::default(), buffer("7"), Some("ab"), Index(1), 0, 0)[..],
+            command(draft("7"), Some("ab"), Index(1), 0, 0)[..],
             [3, 1, 0, 0, 2, b'a', b'b', b'7']
         );
         assert_eq!(renew(Index(5), 128)[..], [4, 5, 0x80, 1]);
-    }
-
-    #[test]
-    fn a_long_command_without_an_id_is_not_copied() {
-        let buffer = buffer(&format!("[{}1]", "2,".repeat(SMALL_BYTES)));
-        let value_at = buffer[HEADROOM..].as_ptr();
-        let bytes = command(&mut Arena::default(), buffer, None, Index(u64::MAX), u64::MAX, 0);
-        let json_range = decoded(&bytes).json_range;
-        assert_eq!(bytes[json_range].as_ptr(), value_at);
-    }
-
-    #[test]
-    fn short_commands_share_memory() {
-        let mut arena = Arena::default();
-        let mut one = |seq| command(&mut arena, buffer("[1,2,3]"), None, Index(1), seq, 0);
-        let all: Vec<Bytes> = (0..20_000).map(&mut one).collect();
-        let follows = |pair: &&[Bytes]| pair[0].as_ptr_range().end == pair[1].as_ptr();
-        let pieces = 1 + all.windows(2).filter(|pair| !follows(pair)).count();
-        let bytes: usize = all.iter().map(Bytes::len).sum();
-        assert!(pieces <= 1 + bytes / (PIECE_BYTES - 100), "{pieces} pieces for {bytes} bytes");
-        for (seq, bytes) in all.iter().enumerate() {
-            let found = decoded(bytes);
-            assert_eq!((found.seq, &bytes[found.json_range]), (seq as u64, &b"[1,2,3]"[..]));
-        }
     }
 
     #[test]
@@ -391,7 +292,7 @@ mod tests {
             assert_eq!(Operation::decode(bytes), None, "{what}");
         }
         let long = "x".repeat(ID_LIMIT_BYTES);
-        let bytes = command(&mut Arena::default(), buffer("7"), Some(&long), Index(1), 1, 1);
+        let bytes = command(draft("7"), Some(&long), Index(1), 1, 1);
         assert_eq!(decoded(&bytes).id, Some(&long[..]));
         let mut longer = vec![3, 1, 1, 0, 0x81, 0x02];
         longer.extend_from_slice(&[b'x'; 258]);
@@ -401,7 +302,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "floor 2 lies above")]
     fn a_floor_above_the_number_is_our_bug() {
-        command(&mut Arena::default(), buffer("7"), None, Index(1), 1, 2);
+        command(draft("7"), None, Index(1), 1, 2);
     }
 
     /// Numbers of every length in bytes.
@@ -416,7 +317,7 @@ mod tests {
             id in proptest::option::of("\\PC{1,64}"), json in "\\PC{1,80}",
         ) {
             let floor = seq.saturating_sub(below);
-            let bytes = command(&mut Arena::default(), buffer(&json), id.as_deref(), Index(session), seq, floor);
+            let bytes = command(draft(&json), id.as_deref(), Index(session), seq, floor);
             let found = decoded(&bytes);
             prop_assert_eq!((found.session, found.seq, found.floor), (Index(session), seq, floor));
             prop_assert_eq!(found.id, id.as_deref());
@@ -451,7 +352,7 @@ mod tests {
 
         #[test]
         fn truncated_operations_do_not_panic(json in "\\PC{1,9}", cut in 0..60usize) {
-            let bytes = command(&mut Arena::default(), buffer(&json), Some("order-17"), Index(1 << 40), 1 << 20, 9);
+            let bytes = command(draft(&json), Some("order-17"), Index(1 << 40), 1 << 20, 9);
             let _ = Operation::decode(&bytes[..cut.min(bytes.len())]);
         }
     }

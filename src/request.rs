@@ -1,11 +1,11 @@
 //! What a client asks (`Request`), the answer (`Reply`), and the wait between
 //! the two (`Pending`).
 //!
-//! A request is encoded in the caller's thread, straight into the buffer that
-//! travels: the JSON stands behind `HEADROOM` free bytes, into which the node
-//! later writes the header. What goes wrong at encoding is kept in the
-//! request, and `client_request` answers it as `RequestError::Invalid`.
+//! A request is encoded in the caller's thread, where it will stay (`draft`). What
+//! goes wrong at encoding is kept in the request, and `client_request` answers it as
+//! `RequestError::Invalid`.
 
+mod draft;
 mod json;
 
 use std::fmt;
@@ -26,12 +26,10 @@ use crate::core::message::Wish;
 use crate::error::RequestError;
 use crate::guard;
 
-use self::json::{DEPTH_LIMIT, check_depth, encode_checked, encode_value};
+use self::json::{encode, encode_value};
 
+pub(crate) use self::draft::Draft;
 pub(crate) use self::json::check_json;
-
-/// So many bytes are free in front of a command's JSON.
-pub(crate) const HEADROOM: usize = 32;
 
 /// An id of the caller's has at most so many bytes, and at least 1.
 const ID_BYTES_LIMIT: usize = 256;
@@ -73,8 +71,8 @@ pub struct Request {
 /// A request as the node takes it.
 #[derive(Clone)]
 pub(crate) enum Kind {
-    /// To be committed: `HEADROOM` zero bytes, then the JSON; and the caller's id.
-    Command { buffer: Vec<u8>, id: Option<String> },
+    /// To be committed; and the caller's id.
+    Command { draft: Draft, id: Option<String> },
     /// A question for the state machine, as JSON.
     Query { json: Vec<u8> },
     /// Which entry was committed under this id?
@@ -105,8 +103,7 @@ impl Request {
     /// );
     /// ```
     pub fn command<T: Serialize + ?Sized>(value: &T) -> Request {
-        let command = |buffer| Kind::Command { buffer, id: None };
-        Request::of(encode_checked(HEADROOM, value).map(command))
+        Request::of(encode(value, Draft::new).map(|draft| Kind::Command { draft, id: None }))
     }
 
     /// A question for the state machine's `query`: a linearizable read that
@@ -114,7 +111,7 @@ impl Request {
     /// to the log. Without a state machine the answer is the newest committed value. See
     /// [`Config::state_machine`](crate::Config::state_machine) for an example.
     pub fn query<T: Serialize + ?Sized>(question: &T) -> Request {
-        Request::of(encode_checked(0, question).map(|json| Kind::Query { json }))
+        Request::of(encode(question, |json| Kind::Query { json: json.to_vec() }))
     }
 
     /// The reply to the command that was committed under this id, if its id is
@@ -260,11 +257,8 @@ impl From<Value> for Request {
 /// A command. The same as [`Request::command`], and a little quicker.
 impl From<&Value> for Request {
     fn from(value: &Value) -> Request {
-        // A `Value` holds nothing that cannot be read back but its depth, so
-        // the text need not be parsed. The check comes first: the encoder
-        // goes as deep as the value does.
-        let buffer = check_depth(value, DEPTH_LIMIT).and_then(|()| encode_value(HEADROOM, value));
-        Request::of(buffer.map(|buffer| Kind::Command { buffer, id: None }))
+        let draft = encode_value(value, Draft::new);
+        Request::of(draft.map(|draft| Kind::Command { draft, id: None }))
     }
 }
 
@@ -272,8 +266,8 @@ impl From<&Value> for Request {
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            Kind::Command { buffer, id } => {
-                let json = String::from_utf8_lossy(&buffer[HEADROOM..]);
+            Kind::Command { draft, id } => {
+                let json = String::from_utf8_lossy(draft.json());
                 write!(f, "Request::command({json})")?;
                 id.iter().try_for_each(|id| write!(f, ".id({id:?})"))
             }
@@ -543,6 +537,7 @@ fn thread_waker() -> Waker {
 
 #[cfg(test)]
 mod tests {
+    use super::json::DEPTH_LIMIT;
     use super::*;
     use serde_json::json;
     use serde_json::value::RawValue;
@@ -564,10 +559,7 @@ mod tests {
     #[track_caller]
     fn json_of(request: Request) -> String {
         match request.into_kind() {
-            Kind::Command { buffer, .. } => {
-                assert_eq!(buffer[..HEADROOM], [0; HEADROOM]);
-                String::from_utf8(buffer[HEADROOM..].to_vec()).unwrap()
-            }
+            Kind::Command { draft, .. } => String::from_utf8(draft.json().to_vec()).unwrap(),
             Kind::Query { json } => String::from_utf8(json).unwrap(),
             Kind::Lookup { id } => panic!("a lookup of {id}"),
             Kind::Change(wish) => panic!("{wish:?}"),

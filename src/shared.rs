@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -55,11 +55,30 @@ pub(crate) enum Standing {
     Stopping = 4,
 }
 
-/// What is outstanding.
+/// What is outstanding: the requests in the upper bits, below them their bytes, so that
+/// both are counted at once.
 #[derive(Debug, Default)]
-pub(crate) struct Gauge {
-    requests: AtomicUsize,
-    bytes: AtomicUsize,
+pub(crate) struct Gauge(AtomicU64);
+
+/// So many bits are for the bytes. What is above the limits is counted for a moment only,
+/// by callers that are about to be refused.
+const BYTES_BITS: u32 = 40;
+
+impl Gauge {
+    /// The requests and their bytes.
+    fn read(outstanding: u64) -> (usize, usize) {
+        let bytes = outstanding & ((1 << BYTES_BITS) - 1);
+        ((outstanding >> BYTES_BITS) as usize, bytes as usize)
+    }
+
+    /// What one request of so many bytes counts.
+    fn weight(bytes: usize) -> u64 {
+        (1 << BYTES_BITS) + bytes as u64
+    }
+
+    fn requests(&self) -> usize {
+        Gauge::read(self.0.load(Ordering::SeqCst)).0
+    }
 }
 
 /// The right to one answer. It is counted as outstanding until it is dropped.
@@ -78,8 +97,8 @@ impl Ticket {
         sender: oneshot::Sender<Answer>,
     ) -> Result<Ticket, RequestError> {
         // Sequentially consistent: see `Shared::refuse_all`.
-        let requests = gauge.requests.fetch_add(1, Ordering::SeqCst);
-        let held = gauge.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let outstanding = gauge.0.fetch_add(Gauge::weight(bytes), Ordering::SeqCst);
+        let (requests, held) = Gauge::read(outstanding);
         let ticket = Ticket { sender: Some(sender), bytes, gauge: Arc::clone(gauge) };
         if requests >= OUTSTANDING_REQUESTS {
             return Err(RequestError::Busy { limit: OUTSTANDING_REQUESTS });
@@ -104,8 +123,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let sender = self.sender.take();
         let _ = catch_unwind(AssertUnwindSafe(|| drop(sender)));
-        self.gauge.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.gauge.requests.fetch_sub(1, Ordering::SeqCst);
+        self.gauge.0.fetch_sub(Gauge::weight(self.bytes), Ordering::SeqCst);
     }
 }
 
@@ -315,7 +333,7 @@ impl Shared {
     pub(crate) fn refuse_all(&self, error: &RequestError) -> Option<String> {
         let mut late = None;
         loop {
-            let last = self.gauge.requests.load(Ordering::SeqCst) == 0;
+            let last = self.gauge.requests() == 0;
             while let Ok(input) = self.inputs.try_recv() {
                 match input {
                     Input::Request(ticket, _) => ticket.answer(Err(error.clone())),

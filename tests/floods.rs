@@ -1,4 +1,5 @@
-//! Floods: as many datagrams as a thread can send, at the two nodes of three that are left.
+//! Floods: as many datagrams as two threads can send, each at one of the two nodes of three
+//! that are left.
 //! Memory stays bounded, the two go on committing, and what a node spends is what it takes
 //! to look at a datagram. With and without a secret.
 //!
@@ -99,22 +100,26 @@ fn flood(name: &str, sealed: bool, make: impl FnOnce([Head; 2], Vec<Taped>) -> M
     let begun = Instant::now();
     let mut commits = 0;
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let socket = UdpSocket::bind(common::address()).expect("a socket");
-            while !over.load(Ordering::SeqCst) {
-                let number = sent.fetch_add(1, Ordering::SeqCst) as usize;
-                let datagram = &datagrams[number % DATAGRAMS];
-                // What the system will not send is not what is tried here.
-                let _ = socket.send_to(datagram, cluster.addresses[number % 2]);
-            }
-        });
+        for place in 0..2 {
+            let (cluster, datagrams, over, sent) = (&cluster, &datagrams, &over, &sent);
+            scope.spawn(move || {
+                let socket = UdpSocket::bind(common::address()).expect("a socket");
+                let own = datagrams.iter().skip(place).step_by(2).cycle();
+                for datagram in own.take_while(|_| !over.load(Ordering::Relaxed)) {
+                    // What the system will not send is not what is tried here.
+                    if socket.send_to(datagram, cluster.addresses[place]).is_ok() {
+                        sent.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             while begun.elapsed() < FLOOD || commits < 5 {
                 ask(cluster.node(commits % 2), json!(commits));
                 commits += 1;
             }
         }));
-        over.store(true, Ordering::SeqCst);
+        over.store(true, Ordering::Relaxed);
         if let Err(panic) = outcome {
             std::panic::resume_unwind(panic);
         }

@@ -9,16 +9,40 @@ use bytes::Bytes;
 use super::Refusal;
 
 /// How many bytes the longest varint takes.
-#[cfg(test)]
 pub const VARINT_LIMIT_BYTES: usize = 10;
 
 /// Appends `value` as a varint.
-pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub fn put_varint(out: &mut Vec<u8>, value: u64) {
+    each_varint_byte(value, |byte| out.push(byte));
+}
+
+/// The bytes of `value` as a varint, in order.
+pub fn each_varint_byte(mut value: u64, mut put: impl FnMut(u8)) {
     while value >= 0x80 {
-        out.push(value as u8 | 0x80);
+        put(value as u8 | 0x80);
         value >>= 7;
     }
-    out.push(value as u8);
+    put(value as u8);
+}
+
+/// Takes a varint off the front.
+pub fn take_varint(bytes: &mut &[u8]) -> Result<u64, Refusal> {
+    let (mut value, mut at) = (0, 0);
+    while at < VARINT_LIMIT_BYTES {
+        let byte = *bytes.get(at).ok_or(Refusal::TooShort)?;
+        value |= u64::from(byte & 0x7f) << (7 * at);
+        at += 1;
+        if byte < 0x80 {
+            // A last byte of zero adds nothing: the number has a shorter spelling. The tenth
+            // has room for one bit.
+            if (byte == 0 && at > 1) || (byte > 1 && at == VARINT_LIMIT_BYTES) {
+                break;
+            }
+            *bytes = &bytes[at..];
+            return Ok(value);
+        }
+    }
+    Err(Refusal::Varint)
 }
 
 /// How many bytes `value` takes as a varint.
@@ -118,20 +142,10 @@ impl<'a> Cursor<'a> {
 
     /// The next varint.
     pub fn varint(&mut self) -> Result<u64, Refusal> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.u8()?;
-            let bits = u64::from(byte & 0x7f);
-            if shift == 63 && bits > 1 {
-                return Err(Refusal::Varint); // beyond 64 bits
-            }
-            value |= bits << shift;
-            if byte & 0x80 == 0 {
-                // A last byte of zero adds nothing: the number has a shorter spelling.
-                return if byte == 0 && shift > 0 { Err(Refusal::Varint) } else { Ok(value) };
-            }
-        }
-        Err(Refusal::Varint)
+        let mut rest = &self.bytes[self.at..];
+        let value = take_varint(&mut rest)?;
+        self.at = self.bytes.len() - rest.len();
+        Ok(value)
     }
 
     /// The next varint, a length of bytes that are still to come.

@@ -25,9 +25,9 @@ use crate::core::Core;
 use crate::core::message::Propose;
 use crate::core::types::{Index, Life, Payload, Time};
 use crate::error::RequestError;
-use crate::operation::{self, Arena};
+use crate::operation;
 use crate::replica::{Outcome, SESSION_WINDOW};
-use crate::request::Answer;
+use crate::request::{Answer, Draft};
 
 use super::reads::Reads;
 
@@ -50,7 +50,7 @@ enum Place {
 #[derive(Debug)]
 enum Body {
     /// As it came: it was never sent.
-    Unsent { buffer: Vec<u8>, id: Option<String> },
+    Unsent { draft: Draft, id: Option<String> },
     /// As it was sent, and is sent again: the leader knows it by its bytes.
     Ready(Bytes),
 }
@@ -96,7 +96,6 @@ pub(crate) struct Clients<T> {
     /// The session is asked to take note of the floor, and of being in use.
     renew: bool,
     pub(crate) reads: Reads<T>,
-    arena: Arena,
     answers: Vec<(T, Answer)>,
 }
 
@@ -118,14 +117,13 @@ impl<T> Clients<T> {
             highest_logged: Index(0),
             renew: false,
             reads: Reads::new(patience),
-            arena: Arena::default(),
             answers: Vec::new(),
         }
     }
 
     /// A command comes.
-    pub(crate) fn command(&mut self, ticket: T, buffer: Vec<u8>, id: Option<String>, now: Time) {
-        let body = Body::Unsent { buffer, id };
+    pub(crate) fn command(&mut self, ticket: T, draft: Draft, id: Option<String>, now: Time) {
+        let body = Body::Unsent { draft, id };
         let deadline = now.plus(self.timeout);
         let place = Place::Queued;
         self.commands.push_back(Some(Command {
@@ -352,7 +350,7 @@ impl<T> Clients<T> {
                 break;
             }
             if leads && !retry {
-                let bytes = command.bytes(&mut self.arena, session, seq, floor);
+                let bytes = command.bytes(session, seq, floor);
                 match core.propose(bytes) {
                     Ok(index) => {
                         command.place = Place::Logged(index);
@@ -367,7 +365,7 @@ impl<T> Clients<T> {
             if core.leader().is_none() {
                 break;
             }
-            let bytes = command.bytes(&mut self.arena, session, seq, floor);
+            let bytes = command.bytes(session, seq, floor);
             if !batch.has_room(&bytes, retry, limit) && !self.send_batch(core, &mut batch, now) {
                 return;
             }
@@ -467,17 +465,17 @@ impl<T> Clients<T> {
 impl<T> Command<T> {
     fn size_bytes(&self) -> usize {
         match &self.body {
-            Body::Unsent { buffer, .. } => buffer.len(),
+            Body::Unsent { draft, .. } => draft.json().len(),
             Body::Ready(bytes) => bytes.len(),
         }
     }
 
     /// What is sent, made at the first sending: session, number and floor stay as
     /// they are then.
-    fn bytes(&mut self, arena: &mut Arena, session: Index, seq: u64, floor: u64) -> Bytes {
-        if let Body::Unsent { buffer, id } = &mut self.body {
-            let buffer = std::mem::take(buffer);
-            let bytes = operation::command(arena, buffer, id.as_deref(), session, seq, floor);
+    fn bytes(&mut self, session: Index, seq: u64, floor: u64) -> Bytes {
+        if let Body::Unsent { draft, id } = &mut self.body {
+            let draft = std::mem::take(draft);
+            let bytes = operation::command(draft, id.as_deref(), session, seq, floor);
             self.body = Body::Ready(bytes);
         }
         match &self.body {

@@ -261,7 +261,7 @@ mod tests {
     use crate::error::BoxError;
     use crate::machine::StateMachine;
     use crate::operation;
-    use crate::request::HEADROOM;
+    use crate::request::Draft;
 
     /// Writes down what it is given.
     struct Diary {
@@ -310,18 +310,7 @@ mod tests {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let diary = Diary { has, lines: Arc::clone(&lines) };
         let mut replica = Replica::new("a", own, Some(Box::new(diary)), Vec::new());
-        let command = |seq| {
-            let mut buffer = vec![0; HEADROOM];
-            buffer.extend_from_slice(b"1");
-            Some(operation::command(
-                &mut operation::Arena::default(),
-                buffer,
-                None,
-                Index(1),
-                seq,
-                0,
-            ))
-        };
+        let command = |seq| Some(operation::command(Draft::new(b"1"), None, Index(1), seq, 0));
         let open = Some(operation::open(own.incarnation, own.run));
         let operations = [open, command(0), None, command(1), None, command(2), None];
         let entries = operations.into_iter().zip(1..);

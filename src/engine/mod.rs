@@ -210,7 +210,7 @@ impl<T> Engine<T> {
     /// A request came.
     pub(crate) fn request(&mut self, ticket: T, kind: Kind, now: Time) {
         let question = match kind {
-            Kind::Command { buffer, id } => return self.clients.command(ticket, buffer, id, now),
+            Kind::Command { draft, id } => return self.clients.command(ticket, draft, id, now),
             Kind::Query { json } => Question::Query(json),
             Kind::Lookup { id } => Question::Lookup(id),
             Kind::Change(wish) => return self.changes.take(ticket, wish, now),

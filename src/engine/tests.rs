@@ -367,7 +367,7 @@ fn an_expired_session_ends_what_was_sent_and_keeps_what_was_not() {
     let core = cluster.core_mut(0);
     let mut clients: Clients<u64> = Clients::new(own, 10 * SECOND, 60 * MILLISECOND);
     let kind = |value| match Request::from(value).into_kind() {
-        Kind::Command { buffer, id } => (buffer, id),
+        Kind::Command { draft, id } => (draft, id),
         _ => unreachable!("a value is a command"),
     };
     let now = Time(5 * SECOND);

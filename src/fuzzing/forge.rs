@@ -11,7 +11,8 @@ use crate::core::message::{
 };
 use crate::core::snapshot::SnapshotId;
 use crate::core::types::{ClusterId, Entry, Incarnation, Index, Life, Payload, Run, Term, Verdict};
-use crate::operation::{self, Arena};
+use crate::operation;
+use crate::request::Draft;
 use crate::wire::codec;
 
 use super::Feed;
@@ -234,17 +235,9 @@ fn operation(feed: &mut Feed<'_>, known: &Known) -> Bytes {
         0 => operation::open(Incarnation(session.max(1)), crate::core::types::Run(seq.max(1))),
         1 => operation::renew(Index(session), seq),
         2 => {
-            let mut buffer = vec![0; crate::request::HEADROOM];
-            buffer.extend_from_slice(br#"{"n":1}"#);
+            let draft = Draft::new(br#"{"n":1}"#);
             let id = feed.flag().then_some("an id");
-            operation::command(
-                &mut Arena::default(),
-                buffer,
-                id,
-                Index(session),
-                seq,
-                seq.saturating_sub(below),
-            )
+            operation::command(draft, id, Index(session), seq, seq.saturating_sub(below))
         }
         _ => {
             let count = feed.below(32);

@@ -16,8 +16,8 @@ use crate::committed::Entry;
 use crate::core::types::{Incarnation, Index, Life, Run, Term};
 use crate::error::{BoxError, RequestError};
 use crate::machine::StateMachine;
-use crate::operation::{self, Arena};
-use crate::request::{HEADROOM, Reply};
+use crate::operation;
+use crate::request::{Draft, Reply};
 
 /// One entry of the log, in words.
 #[derive(Clone, Debug)]
@@ -35,16 +35,8 @@ impl Step {
         Some(match self {
             Step::Open(life) => operation::open(life.incarnation, life.run),
             Step::Command { session, seq, floor, id, json } => {
-                let mut buffer = vec![0; HEADROOM];
-                buffer.extend_from_slice(json.to_string().as_bytes());
-                operation::command(
-                    &mut Arena::default(),
-                    buffer,
-                    id.as_deref(),
-                    Index(*session),
-                    *seq,
-                    *floor,
-                )
+                let draft = Draft::new(json.to_string().as_bytes());
+                operation::command(draft, id.as_deref(), Index(*session), *seq, *floor)
             }
             Step::Renew { session, floor } => operation::renew(Index(*session), *floor),
             Step::Junk => Bytes::from_static(b"\x09junk"),
@@ -433,18 +425,10 @@ fn how_long_an_entry_takes() {
         for batch in 0..ENTRIES / 1000 {
             let (mut joined, mut ends) = (Vec::new(), Vec::new());
             for seq in batch * 1000..(batch + 1) * 1000 {
-                let mut buffer = vec![0; HEADROOM];
-                buffer.extend_from_slice(b"12");
                 let id = id.then(|| format!("order-{seq}"));
                 let floor = seq.saturating_sub(1000);
-                let bytes = operation::command(
-                    &mut Arena::default(),
-                    buffer,
-                    id.as_deref(),
-                    Index(1),
-                    seq,
-                    floor,
-                );
+                let draft = Draft::new(b"12");
+                let bytes = operation::command(draft, id.as_deref(), Index(1), seq, floor);
                 joined.extend_from_slice(&bytes);
                 ends.push((joined.len() - bytes.len(), joined.len()));
             }

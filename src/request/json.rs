@@ -1,4 +1,4 @@
-//! A request's JSON: written into the buffer that travels, and only what can be read back.
+//! A request's JSON: only what can be read back.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -22,13 +22,24 @@ pub(super) const DEPTH_LIMIT: usize = 127;
 /// be parsed, and so would not read it back as it was.
 pub(super) const RAW_VALUE_MARK: &str = "$serde_json::private::RawValue";
 
-pub(super) fn encode<T: Serialize + ?Sized>(headroom: usize, value: &T) -> Result<Vec<u8>, String> {
-    encode_by(headroom, |out| serde_json::to_writer(out, value))
+/// What `keep` makes of the value's JSON, once that was read back.
+pub(super) fn encode<T: Serialize + ?Sized, K>(
+    value: &T,
+    keep: impl FnOnce(&[u8]) -> K,
+) -> Result<K, String> {
+    let keep = |json: &[u8]| match check_json(json) {
+        Ok(()) => Ok(keep(json)),
+        Err(error) => Err(format!("the value's JSON could not be read back: {error}")),
+    };
+    encode_by(|out| serde_json::to_writer(out, value), keep)?
 }
 
-/// As `encode`, quicker.
-pub(super) fn encode_value(headroom: usize, value: &Value) -> Result<Vec<u8>, String> {
-    encode_by(headroom, |out| put_value(out, value))
+/// As `encode`, quicker: a `Value` holds nothing that cannot be read back but its depth, so
+/// the text need not be parsed.
+pub(super) fn encode_value<K>(value: &Value, keep: impl FnOnce(&[u8]) -> K) -> Result<K, String> {
+    // First: the encoder goes as deep as the value does.
+    check_depth(value, DEPTH_LIMIT)?;
+    encode_by(|out| put_value(out, value), keep)
 }
 
 /// What `serde_json` writes. Text that needs no escape, which most is, is found to be so
@@ -78,36 +89,20 @@ fn put_text(out: &mut Vec<u8>, text: &str) -> serde_json::Result<()> {
     Ok(())
 }
 
-fn encode_by(
-    headroom: usize,
+fn encode_by<K>(
     write: impl FnOnce(&mut Vec<u8>) -> serde_json::Result<()>,
-) -> Result<Vec<u8>, String> {
+    keep: impl FnOnce(&[u8]) -> K,
+) -> Result<K, String> {
     // Taken and put back: a value's own `serialize` may make requests, too, and a thread
     // that is ending has none.
     let mut scratch = SCRATCH.try_with(RefCell::take).unwrap_or_default();
     scratch.clear();
     let written = write(&mut scratch);
-    let buffer = written.map(|()| {
-        let mut buffer = Vec::with_capacity(headroom + scratch.len());
-        buffer.resize(headroom, 0);
-        buffer.extend_from_slice(&scratch);
-        buffer
-    });
+    let kept = written.map(|()| keep(&scratch));
     if scratch.capacity() <= SCRATCH_KEPT_BYTES {
         let _ = SCRATCH.try_with(|kept| kept.replace(scratch));
     }
-    buffer.map_err(|error| format!("the value has no JSON: {error}"))
-}
-
-pub(super) fn encode_checked<T: Serialize + ?Sized>(
-    headroom: usize,
-    value: &T,
-) -> Result<Vec<u8>, String> {
-    let buffer = encode(headroom, value)?;
-    match check_json(&buffer[headroom..]) {
-        Ok(()) => Ok(buffer),
-        Err(error) => Err(format!("the value's JSON could not be read back: {error}")),
-    }
+    kept.map_err(|error| format!("the value has no JSON: {error}"))
 }
 
 pub(super) fn check_depth(value: &Value, left: usize) -> Result<(), String> {
@@ -243,10 +238,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_value_is_written_as_serde_json_writes_it(value in value(), headroom in 0..40usize) {
-            let quick = encode_value(headroom, &value).unwrap();
-            prop_assert_eq!(&quick[headroom..], serde_json::to_vec(&value).unwrap());
-            prop_assert_eq!(quick, encode(headroom, &value).unwrap());
+        fn a_value_is_written_as_serde_json_writes_it(value in value()) {
+            let quick = encode_value(&value, <[u8]>::to_vec).unwrap();
+            prop_assert_eq!(&quick, &serde_json::to_vec(&value).unwrap());
+            prop_assert_eq!(quick, encode(&value, <[u8]>::to_vec).unwrap());
         }
     }
 }

@@ -146,8 +146,8 @@ impl Cluster {
         let kind = request.into_kind();
         self.times.insert(ticket, (self.now.0, u64::MAX));
         self.sent.push(match &kind {
-            crate::request::Kind::Command { buffer, .. } => {
-                String::from_utf8(buffer[crate::request::HEADROOM..].to_vec()).expect("JSON")
+            crate::request::Kind::Command { draft, .. } => {
+                String::from_utf8(draft.json().to_vec()).expect("JSON")
             }
             _ => String::new(),
         });

@@ -14,8 +14,8 @@ use crate::core::types::Index;
 use crate::engine::Output;
 use crate::error::BoxError;
 use crate::machine::StateMachine;
-use crate::operation::{self, Arena, Operation};
-use crate::request::HEADROOM;
+use crate::operation::{self, Operation};
+use crate::request::Draft;
 use crate::wire::{Part, codec, decode_part, frame};
 
 /// A bug, and where in a node's turn it does what it does.
@@ -146,18 +146,10 @@ impl Bug for KnowsNoRepeats {
             let Some(Operation::Command(command)) = Operation::decode(&payload) else { continue };
             let first = *self.first.entry((command.session, command.seq)).or_insert(*index);
             if first != *index && command.id.is_none() {
-                let mut buffer = vec![0; HEADROOM];
-                buffer.extend_from_slice(&payload[command.json_range.clone()]);
+                let draft = Draft::new(&payload[command.json_range.clone()]);
                 let seq = command.seq + 10_000;
                 let floor = command.floor;
-                *bytes = Some(operation::command(
-                    &mut Arena::default(),
-                    buffer,
-                    None,
-                    command.session,
-                    seq,
-                    floor,
-                ));
+                *bytes = Some(operation::command(draft, None, command.session, seq, floor));
             }
         }
     }
