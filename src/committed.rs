@@ -13,7 +13,8 @@ use serde_json::Value;
 /// One committed entry of the log: a value that a client sent and the cluster agreed on.
 ///
 /// A clone costs one reference count and shares the bytes. The value is kept as
-/// the JSON text that the client sent, and parsed when it is asked for.
+/// the JSON text that the client sent, and parsed when it is asked for. See
+/// [`new`](Entry::new) and [`parse`](Entry::parse) for examples.
 ///
 /// Two entries are equal if index, term, id and the JSON's text are.
 #[derive(Clone)]
@@ -89,13 +90,13 @@ impl Entry {
     }
 
     /// The caller's own id, if the request had one ([`Request::id`](crate::Request::id)).
-    /// See [`new`](Entry::new) for an example, as for the next one.
+    /// See [`new`](Entry::new) for an example.
     pub fn id(&self) -> Option<&str> {
         str::from_utf8(self.id.of(&self.payload)).ok().filter(|id| !id.is_empty())
     }
 
     /// The value as JSON text. `null` if the bytes are not text, which no node of
-    /// this library sends.
+    /// this library sends. See [`new`](Entry::new) for an example.
     pub fn json(&self) -> &str {
         match str::from_utf8(self.json.of(&self.payload)) {
             Ok(json) if !json.is_empty() => json,
@@ -293,7 +294,8 @@ impl Member {
 /// A member is agreed to be down when its leader has heard nothing of it for
 /// `failure_timeout_ms`, and while a majority of the others was in touch; and to be up
 /// again when it is heard steadily. A member that starts anew has been down, and so has
-/// one that was removed or replaced.
+/// one that was removed or replaced. See [`Committed`] and
+/// [`StateMachine::verdict`](crate::StateMachine::verdict) for examples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Verdict {

@@ -5,6 +5,7 @@
 //! | several nodes in one program | [`one_program`] |
 //! | nodes in several processes or on several hosts, from one file | [`processes`] |
 //! | to know who is up, in a larger program | [`failure_detector`] |
+//! | strangers to have no say in the cluster, and none to read along | [`secrets`] |
 //! | the right timeouts for your network | [`timeouts`] |
 //! | a node to start that does not, or that starts and takes no part | [`no_start`] |
 //! | to go to another version of the library, or of your program | [`upgrading`] |
@@ -188,6 +189,73 @@ pub mod processes {}
 ///   killed.
 pub mod failure_detector {}
 
+/// Keeping strangers out.
+///
+/// Without a secret a node trusts its network: whoever can send it a datagram can speak in a
+/// member's name. That is well on loopback, or where only hosts that you trust reach the ports;
+/// elsewhere give the cluster a secret. The example `keygen` makes one, in a file that its owner
+/// alone may read:
+///
+/// ```sh
+/// cargo run --example keygen -- cluster.key
+/// ```
+///
+/// (So does `(umask 077; head -c 32 /dev/urandom | base64 > cluster.key)`.) Copy it to every
+/// node, and name it in the cluster's file; a relative path is relative to that file:
+///
+/// ```json
+/// {
+///   "nodes": {
+///     "node0": {"ip": "10.0.0.1", "port": 5565},
+///     "node1": {"ip": "10.0.0.2", "port": 5565},
+///     "node2": {"ip": "10.0.0.3", "port": 5565}
+///   },
+///   "secret_file": "cluster.key"
+/// }
+/// ```
+///
+/// A test has its secret in the config itself:
+///
+/// ```
+/// use kontiki::{Config, RaftNode};
+/// use serde_json::json;
+///
+/// # let free = std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+/// let secret = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+/// let config = Config::new([("node0", free)])?.with(json!({"secret": secret}))?;
+/// let node = RaftNode::new(&config, "node0")?;
+/// node.start()?;
+/// node.client_request(json!("nobody else can read this on its way"))?.wait()?;
+/// assert!(!format!("{config:?}").contains("0001")); // nor in a log line
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Each datagram then is encrypted and authenticated, bound to cluster, sender, addressee and the
+/// present start of both, and taken once: who has no secret can neither speak, nor read, nor
+/// repeat what was said. Not protected are a cluster whose secret is stolen (all nodes have the
+/// same, and what was recorded before can be read with it), what is on the disk, who speaks to
+/// whom and how much, and the network itself, which can be delayed, cut and flooded. The README
+/// has both lists whole, in its section "A secret".
+///
+/// To change the secret while clients go on, write two into the file, one on a line: the first
+/// seals, both open. It takes three rounds of restarts, one node after the other, waiting until
+/// each counts again (as in [`upgrading`]):
+///
+/// 1. the old secret first, the new one below it;
+/// 2. the new one first, the old one below it;
+/// 3. the new one alone.
+///
+/// Mind:
+///
+/// - All nodes need it. Nodes with and without a secret, or with different ones, do not hear
+///   each other, and both say so at level `warn`.
+/// - A cluster gets its first secret, or does without again, by a stop of all nodes, as where
+///   [`upgrading`] has another format of datagrams.
+/// - A file that others than its owner may read or write is refused when the node starts.
+/// - A machine that is copied while it runs, or continued from a snapshot of it, seals by
+///   numbers that it has used before: restart its node.
+pub mod secrets {}
+
 /// Choosing timeouts.
 ///
 /// The defaults suit one machine or one local network, where a datagram is there and back in
@@ -294,6 +362,7 @@ pub mod timeouts {}
 /// | role `candidate` again and again, [`quorum_ago`](crate::Committed::quorum_ago) grows or is `None` | it reaches no majority | start the others; look at ports and firewalls (UDP, both ways) |
 /// | the log names voters whose memory is lost | a majority has forgotten | start those that have their folders. If there is none, the cluster is gone: see "Three terminals" in the README |
 /// | role `stopped`, and requests end with [`Failed`](crate::RequestError::Failed) | it failed after its start: the disk, a state machine that could not [`restore`](crate::StateMachine::restore) or panicked, or proof that safety is broken. The reason says which | see to that, then `stop` and `start` |
+/// | the log says that others seal by another secret, or by none | files of secrets differ | give all the same: see [`secrets`] |
 /// | at level `debug`, datagrams dropped as *version* | others speak another version of the wire format | see [`upgrading`] |
 pub mod no_start {}
 

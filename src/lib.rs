@@ -78,8 +78,8 @@
 //! agreed), [`Event`]s, and lines through the `log` crate: at `info` level a person
 //! can follow an election, at `debug` each vote, append and commit.
 //!
-//! The [`guide`] goes on from here: to each of three uses, to timeouts, to nodes that do not
-//! start, to upgrades, and to what it takes of memory, disk and network.
+//! The [`guide`] goes on from here: to each of three uses, to secrets, to timeouts, to nodes
+//! that do not start, to upgrades, and to what it takes of memory, disk and network.
 //!
 //! # What is promised
 //!
@@ -111,9 +111,8 @@
 //! 7. A node that cannot do its work says why, once, in its log and its results: also
 //!    when its disk fails, is full, or holds what it should not ([`inspect`] tells the
 //!    files of such a node to a person).
-//!
-//! 8. With a secret (`secret_file`, see [`Config`]) only what a holder of it sent is taken, and
-//!    that once. Without one, let only trusted hosts reach the nodes' ports.
+//! 8. With a secret (`secret_file`, see [`guide::secrets`]) only what a holder of it sent is
+//!    taken, and that once. Without one, let only trusted hosts reach the nodes' ports.
 //!
 //! # How it works
 //!
@@ -135,7 +134,7 @@
 //! | `operation`, `replica` | what clients' entries say, and the state they make: sessions, ids, state machine |
 //! | `engine` | one node as bytes: all of the above, and the way of each request |
 //! | `driver`, `shared`, `node` | the node's thread, what it shares with its callers, the five calls |
-//! | `config`, `request`, `committed`, `event`, `machine`, `error` | what goes in and what comes out |
+//! | `config`, `secret`, `request`, `committed`, `event`, `machine`, `error` | what goes in and what comes out |
 //! | `sim` | the driver's stand-in, with time, network and disks of its own |
 //! | `guide` | no code: how to use it |
 //!

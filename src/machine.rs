@@ -151,6 +151,8 @@ pub trait StateMachine: Send + 'static {
     /// skipped entry gets one whose value was not kept
     /// ([`Reply::value_kept`](crate::Reply::value_kept)). A machine that is ahead of the
     /// node's log gets no queries until the log has come as far.
+    ///
+    /// `examples/kv/store.rs` is such a machine, with its state in a database (redb).
     fn applied(&self) -> u64 {
         0
     }

@@ -12,13 +12,16 @@ mod program;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 
-use crate::browser::Browser;
+use crate::browser::{Browser, DEADLINE};
 use crate::program::example;
 
 /// The program. It is killed when this is dropped, also by a test that panics.
@@ -200,6 +203,58 @@ fn the_page_fits_a_telephone() {
     );
     assert_eq!(small, json!(0));
     assert_eq!(browser.problems(), [""; 0]);
+}
+
+/// The Tab key goes through all controls in the order of the page, and each shows that it has
+/// the focus; also when the page has lost the program for a moment and is told all anew.
+#[test]
+fn the_page_can_be_used_by_keyboard() {
+    let _alone = alone();
+    let Some(mut browser) = browser() else { return };
+    let dashboard = Dashboard::start(SLOW);
+    browser.open(&dashboard.url, 1200, 900);
+    browser.until("a leader", LEADER);
+    browser.run("window.all = [...document.querySelectorAll('button, select, input, [tabindex]')]");
+    let count = browser.run("all.length").as_u64().expect("a number");
+    assert!(count > 30, "{count}");
+    for place in 0..count {
+        browser.press_tab();
+        let is_at = browser.run("all.indexOf(document.activeElement)");
+        assert_eq!(is_at, json!(place), "{}", browser.run("document.activeElement.outerHTML"));
+        let outline = browser.run("getComputedStyle(document.activeElement).outline");
+        assert!(outline.to_string().contains("solid 2px"), "{outline}");
+    }
+    browser.run("take({hello, entries: [], news: []})");
+    assert_eq!(browser.run("all.indexOf(document.activeElement)"), json!(count - 1));
+    assert_eq!(browser.problems(), [""; 0]);
+}
+
+/// A page that reads more slowly than it is told is dropped when it is some hundred frames
+/// behind: what waits for it is bounded, and it is not shown what is long past.
+#[test]
+fn a_page_that_does_not_keep_up_is_dropped() {
+    let dashboard = Dashboard::start(1);
+    let mut page = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    page.set_recv_buffer_size(4096).expect("a socket");
+    page.set_read_timeout(Some(DEADLINE)).expect("a socket");
+    let address: SocketAddr = dashboard.host().parse().expect("an address");
+    page.connect(&address.into()).expect("it listens");
+    let request = format!("GET /stream HTTP/1.1\r\nHost: {}\r\n\r\n", dashboard.host());
+    page.write_all(request.as_bytes()).expect("it listens");
+    let mut is_told = |pause_ms: u64, seconds: u64| {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(seconds) {
+            thread::sleep(Duration::from_millis(pause_ms));
+            if page.read(&mut [0; 512]).expect("it is told, or its stream ends") == 0 {
+                return false;
+            }
+        }
+        true
+    };
+    // Slowly at first, but never so that it would be taken for one that has gone; then all that
+    // still is on its way. Longer where the processor is busy and frames are rare.
+    let mut longer = [8, 16, 32].into_iter();
+    assert!(longer.any(|seconds| !is_told(100, seconds) || !is_told(0, 2)), "it is told for ever");
 }
 
 /// Another page in the same browser can send requests here too: it is refused, whether it

@@ -2,7 +2,8 @@
 //!
 //! A datagram is a header and parts, and a part begins with the kind of its message: as drawn
 //! at the heads of the library's `src/wire/frame.rs` and `src/wire/codec.rs`. A version that is
-//! not known here, or a datagram that is sealed, is of the kind `Other`.
+//! not known here, or a datagram that is sealed, is of the kind `Other`: who has no secret sees
+//! nothing in a seal. The nodes of this program have none, so theirs can be read.
 
 /// Groups of messages, in the order in which one that carries several is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use socket2::SockRef;
+
 use crate::cluster::Cluster;
 use crate::picture::Picture;
 
@@ -25,6 +27,8 @@ const PAGE: &str = include_str!("page.html");
 const CONNECTIONS: usize = 32;
 const HEAD_BYTES: usize = 8192;
 const BODY_BYTES: usize = 1024;
+/// So much the system holds of a page that reads slowly. Left to itself it would hold minutes.
+const UNREAD_BYTES: usize = 16_384;
 /// For who sends no request, or takes no frame.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -141,6 +145,7 @@ fn respond(mut stream: &TcpStream, status: &str, kind: &str, body: &str) -> io::
 
 /// Sends frames until the page is gone, or does not keep up.
 fn send_frames(mut stream: &TcpStream, picture: &Picture) -> io::Result<()> {
+    SockRef::from(stream).set_send_buffer_size(UNREAD_BYTES)?;
     write!(stream, "HTTP/1.1 200 OK\r\n{HEADERS}Content-Type: text/event-stream\r\n\r\n")?;
     for frame in picture.look() {
         write!(stream, "data: {frame}\n\n")?;

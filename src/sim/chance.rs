@@ -14,6 +14,7 @@ use crate::core::rng::Rng;
 ///
 /// let (mut one, mut other) = (Chance::new(7), Chance::new(7));
 /// assert_eq!(one.between(1, 6), other.between(1, 6));
+/// assert_eq!(one.permille(500), other.permille(500));
 /// assert!(["heads", "tails"].contains(one.pick(&["heads", "tails"])));
 /// ```
 #[derive(Clone, Debug)]

@@ -19,6 +19,9 @@ use super::Chance;
 /// let faults = Faults { lost: 100, ..Faults::NONE };
 /// let report = Simulation::new(7).faults(faults).run()?;
 /// assert!(report.faults > 0);
+/// // A mixture, on disks that never fail.
+/// let faults = Faults { disk_failures: 0, full_disks: 0, ..Faults::of_seed(7) };
+/// Simulation::new(7).faults(faults).run()?;
 /// # Ok::<(), kontiki::sim::Violation>(())
 /// ```
 ///

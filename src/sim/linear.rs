@@ -72,13 +72,14 @@ use search::{Piece, search};
 /// [`check`] gives up after so much work: each operation tried counts one, and each
 /// point of the search that is remembered, in order not to go into it again, 16 and
 /// one for each 64 calls under way there. All of it is a second or two in a release
-/// build, and some hundred megabytes.
+/// build, and some hundred megabytes. [`Model`] has an example of [`check_within`], which is
+/// given another.
 pub const WORK_LIMIT: u64 = 20_000_000;
 
 /// What an object does, one operation at a time: what a history is held against.
 ///
 /// ```
-/// use kontiki::sim::linear::{Call, Model, check};
+/// use kontiki::sim::linear::{Call, Model, Verdict, check, check_within};
 ///
 /// /// A counter: each operation adds to it and is answered with the sum.
 /// struct Counter;
@@ -104,7 +105,10 @@ pub const WORK_LIMIT: u64 = 20_000_000;
 /// assert!(check::<Counter>(&history).is_linearizable());
 /// // One after the other, they must add up in that order.
 /// let history = [call(2, 10, Some((20, 5))), call(3, 30, Some((40, 3)))];
-/// assert!(!check::<Counter>(&history).is_linearizable());
+/// let Verdict::NotLinearizable { placed, stuck } = check::<Counter>(&history) else { panic!() };
+/// assert_eq!((placed, stuck), (vec![], vec![0])); // the first says 5, and can only be 2
+/// // So little work decides nothing.
+/// assert_eq!(check_within::<Counter>(&history, 0), Verdict::Undecided { limit: 0 });
 /// ```
 pub trait Model {
     /// All that decides what the object does from here on.
@@ -132,7 +136,19 @@ pub trait Model {
     /// read, say.
     ///
     /// Such a call is placed as soon as its answer fits, and no other place is tried.
-    /// `false`, as it is unless a model says otherwise, is always right, and slower.
+    /// `false`, as it is unless a model says otherwise, is always right, and slower. With reads
+    /// among the operations of [`Model`]'s example it would be
+    ///
+    /// ```
+    /// # enum Operation { Add(u64), Read }
+    /// # struct Counter;
+    /// # impl Counter {
+    /// fn goes_first(operation: &Operation, _sum: &u64) -> bool {
+    ///     matches!(operation, Operation::Read | Operation::Add(0))
+    /// }
+    /// # }
+    /// # assert!(Counter::goes_first(&Operation::Read, &0) && !Counter::goes_first(&Operation::Add(1), &1));
+    /// ```
     fn goes_first(operation: &Self::Operation, answer: &Self::Answer) -> bool {
         let _ = (operation, answer);
         false
@@ -167,7 +183,8 @@ impl<O, A> Call<O, A> {
     }
 }
 
-/// What [`check`] found. Calls are named by their place in the history, from 0.
+/// What [`check`] found. Calls are named by their place in the history, from 0. See [`Model`]
+/// for an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {
@@ -212,7 +229,7 @@ pub fn check<M: Model>(history: &[Call<M::Operation, M::Answer>]) -> Verdict {
 }
 
 /// The same as [`check`], with a limit of the caller's: any number, counted as
-/// [`WORK_LIMIT`] says.
+/// [`WORK_LIMIT`] says. See [`Model`] for an example.
 ///
 /// # Panics
 ///

@@ -123,10 +123,12 @@ use self::storm::Storm;
 use self::story::{Sink, Story};
 use self::world::World;
 
-/// At most so many voters does a simulation have, as a cluster does.
+/// At most so many voters does a simulation have, as a cluster does. See [`Simulation`] for an
+/// example of what it bounds.
 pub const VOTERS_LIMIT: usize = 9;
 
-/// At most so many nodes does a simulation have, learners included.
+/// At most so many nodes does a simulation have, learners included. See [`Simulation`] for an
+/// example of what it bounds.
 pub const NODES_LIMIT: usize = 60;
 
 /// No step panics: an assertion that fails is a bug like any other.
@@ -149,8 +151,24 @@ const NO_PANIC: Property =
 /// # Ok::<(), kontiki::sim::Violation>(())
 /// ```
 ///
-/// All that can be set is set like that. The head of [`sim`](crate::sim) has one with a state
-/// machine of one's own, and [`Faults`] one with faults that are chosen.
+/// All that can be set is set like that:
+///
+/// ```
+/// # use kontiki::sim::Simulation;
+/// // Members come and go, and once too many may lose their memory.
+/// let report = Simulation::of_members(7)
+///     .voters(3)
+///     .spares(1)
+///     .beyond_a_minority()
+///     .disks(true)
+///     .sealed(true)
+///     .snapshot_every(20)
+///     .clients(2)
+///     .trace(|line| println!("{line}"))
+///     .run()?;
+/// println!("{} changes; did it have to stop? {}", report.changes, report.stopped);
+/// # Ok::<(), kontiki::sim::Violation>(())
+/// ```
 pub struct Simulation {
     plan: Plan,
     faults: Faults,
@@ -288,7 +306,7 @@ impl Simulation {
         self
     }
 
-    /// What goes wrong.
+    /// What goes wrong. See [`Faults`] for an example.
     pub fn faults(mut self, faults: Faults) -> Simulation {
         self.faults = faults;
         self
@@ -308,7 +326,7 @@ impl Simulation {
     }
 
     /// Nodes run this state machine, `make` given the node's name, and clients send
-    /// it commands.
+    /// it commands. See the head of [`sim`](crate::sim) for an example.
     pub fn state_machine<M: StateMachine>(
         mut self,
         make: impl Fn(&str) -> M + 'static,
@@ -320,7 +338,7 @@ impl Simulation {
     }
 
     /// Clients ask the state machine this, too. Without a state machine of your own
-    /// it changes nothing.
+    /// it changes nothing. See the head of [`sim`](crate::sim) for an example.
     pub fn queries(mut self, ask: impl Fn(&mut Chance) -> Value + 'static) -> Simulation {
         if let Load::Own { queries, .. } = &mut self.plan.load {
             *queries = Some(Arc::new(ask));

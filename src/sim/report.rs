@@ -42,7 +42,7 @@ pub struct Report {
 }
 
 /// A run in which something that must always be true was not. Its text says which, in which
-/// seed, and what was seen.
+/// seed, and what was seen. See the head of [`sim`](crate::sim) for an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Violation {

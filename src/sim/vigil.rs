@@ -16,11 +16,15 @@ const SECOND: u64 = 1_000_000;
 /// A quiet cluster with the default times, and what makes it hard to tell who is up.
 ///
 /// ```
-/// use kontiki::sim::Vigil;
+/// use kontiki::sim::{OneWay, Vigil};
 /// use std::time::Duration;
 ///
 /// let watched = Vigil::new(7).lost(100).run(Duration::from_secs(60))?;
 /// assert_eq!(watched.false_verdicts, 0);
+///
+/// // Five voters, one of which has more to do than it can, and one that its leader cannot hear.
+/// let hard = Vigil::new(7).members(5, 0).overload(8).one_way(OneWay::ToTheLeader);
+/// assert_eq!(hard.run(Duration::from_secs(10))?.false_verdicts, 1);
 /// # Ok::<(), kontiki::sim::Violation>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -33,7 +37,7 @@ pub struct Vigil {
     one_way: Option<OneWay>,
 }
 
-/// Which links carry datagrams in one direction only.
+/// Which links carry datagrams in one direction only. See [`Vigil`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OneWay {
@@ -44,7 +48,7 @@ pub enum OneWay {
     ToTheLeader,
 }
 
-/// What was seen.
+/// What was seen. See [`Vigil`] for an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Watched {

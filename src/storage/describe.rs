@@ -154,7 +154,10 @@ fn tell_segment<F: Files>(files: &F, name: &str, out: &mut dyn io::Write) -> io:
     }
     let end = walk.end().at;
     let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
-    writeln!(out, "  byte {end}: no sound record; the bytes up to {written} are not zero")?;
+    match written > end {
+        true => writeln!(out, "  byte {end}: no sound record; not zero up to byte {written}")?,
+        false => writeln!(out, "  byte {end}: the end; nothing is written behind it")?,
+    }
     // What the walk does not reach is told all the same, for whoever wants to save it.
     for (at, head) in heads_from(&bytes, head.salt(), end + 1) {
         let (len, synced) = (head.payload_len, head.synced);

@@ -156,12 +156,25 @@ impl Browser {
 
     /// Presses and releases the Enter key.
     pub fn press_enter(&mut self) {
-        let key = json!({"type": "keyDown", "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"});
-        self.call("Input.dispatchKeyEvent", key);
-        self.call(
-            "Input.dispatchKeyEvent",
-            json!({"type": "keyUp", "key": "Enter", "code": "Enter"}),
-        );
+        self.press("Enter", 13, "\r");
+    }
+
+    /// Presses and releases the Tab key.
+    pub fn press_tab(&mut self) {
+        self.press("Tab", 9, "");
+    }
+
+    fn press(&mut self, key: &str, number: u32, text: &str) {
+        for kind in ["keyDown", "keyUp"] {
+            let event = json!({
+                "type": kind,
+                "key": key,
+                "code": key,
+                "windowsVirtualKeyCode": number,
+                "text": text,
+            });
+            self.call("Input.dispatchKeyEvent", event);
+        }
     }
 
     /// What the page complained of so far.

@@ -72,7 +72,7 @@ pub enum CellAnswer {
     Missing,
 }
 
-/// What a cell holds.
+/// What a cell holds. See [`check_cell`] for an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CellState {
     /// Its value.
@@ -81,7 +81,7 @@ pub struct CellState {
     pub first: Option<First>,
 }
 
-/// What is known of the first operation under an id.
+/// What is known of the first operation under an id. See [`check_cell`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct First {
     /// Which entry of the log it was; `None` until an answer says so.
