@@ -5,6 +5,8 @@
 //! nothing. Other systems than Linux have no addresses for runs at the same time.
 #![cfg(target_os = "linux")]
 
+#[path = "kv/answers.rs"]
+mod answers;
 #[path = "../examples/kv/commands.rs"]
 #[allow(dead_code)] // each test file uses its own part of these
 mod commands;
@@ -37,84 +39,11 @@ use std::time::{Duration, Instant};
 use kontiki::{Entry, StateMachine};
 use serde_json::{Value, json};
 
+use crate::answers::ANSWERS;
 use crate::folder::Folder;
 use crate::processes::{Cluster, NAMES, Node, wait_until};
 use crate::program::example;
 use crate::store::{Disk, Memory, Store};
-
-/// What is typed into redis-cli, and what it shows.
-const ANSWERS: &[(&str, &str)] = &[
-    ("PING", "PONG"),
-    ("ping hello", r#""hello""#),
-    ("ping a b", "(error) ERR wrong number of arguments for 'ping' command"),
-    (r#"echo "a b""#, r#""a b""#),
-    ("echo", "(error) ERR wrong number of arguments for 'echo' command"),
-    ("get a", "(nil)"),
-    ("set a 1", "OK"),
-    ("GeT a", r#""1""#),
-    ("get", "(error) ERR wrong number of arguments for 'get' command"),
-    ("set a", "(error) ERR wrong number of arguments for 'set' command"),
-    ("set a 2 nx", "(nil)"),
-    ("set a 3 NX get", r#""1""#),
-    ("set a 4 xx get", r#""1""#),
-    ("set b 1 XX", "(nil)"),
-    ("set b 2 xx get", "(nil)"),
-    ("set b 3 nx get", "(nil)"),
-    ("mget a b c", "1) \"4\"\n2) \"3\"\n3) (nil)"),
-    ("set a 5 nx xx", "(error) ERR syntax error"),
-    ("set a 5 sometimes", "(error) ERR syntax error"),
-    ("getset a 6", r#""4""#),
-    ("getset c 7", "(nil)"),
-    ("exists a b c d a", "(integer) 4"),
-    ("dbsize", "(integer) 3"),
-    ("dbsize a", "(error) ERR wrong number of arguments for 'dbsize' command"),
-    ("del a a b d", "(integer) 2"),
-    ("dbsize", "(integer) 1"),
-    ("mset a 1 b 2 a 3", "OK"),
-    ("mset a 1 b", "(error) ERR wrong number of arguments for 'mset' command"),
-    ("mget a b", "1) \"3\"\n2) \"2\""),
-    ("incr a", "(integer) 4"),
-    ("incr new", "(integer) 1"),
-    ("incrby new -11", "(integer) -10"),
-    ("incrby new 1x", "(error) ERR value is not an integer or out of range"),
-    ("incrby new 9223372036854775808", "(error) ERR value is not an integer or out of range"),
-    ("incrby a 9223372036854775807", "(error) ERR increment or decrement would overflow"),
-    ("get a", r#""4""#),
-    ("set a 007", "OK"),
-    ("incr a", "(error) ERR value is not an integer or out of range"),
-    ("set a -9223372036854775808", "OK"),
-    ("incrby a -1", "(error) ERR increment or decrement would overflow"),
-    ("append a 0", "(integer) 21"),
-    ("append d new", "(integer) 3"),
-    ("get a", r#""-92233720368547758080""#),
-    // Bytes of any kind, and none.
-    (r#"set "\x00\xff \r\n\"" "\x80\x01\\n""#, "OK"),
-    (r#"get "\x00\xff \r\n\"""#, r#""\x80\x01\\n""#),
-    (r#"append "\x00\xff \r\n\"" "\xc3\xa4""#, "(integer) 6"),
-    (r#"getset "\x00\xff \r\n\"" """#, r#""\x80\x01\\n\xc3\xa4""#),
-    (r#"get "\x00\xff \r\n\"""#, r#""""#),
-    (r#"set "" nothing"#, "OK"),
-    (r#"get """#, r#""nothing""#),
-    (r#"keys "\x00?*""#, r#"1) "\x00\xff \r\n\"""#),
-    (r#"mset hallo 1 hello 2 hxllo 3 h*llo 4 h[llo 5 "h\\llo" 6 heeello 7"#, "OK"),
-    ("keys h?llo", r#"1) "h*llo" 2) "h[llo" 3) "h\\llo" 4) "hallo" 5) "hello" 6) "hxllo""#),
-    ("keys h[ae]llo", r#"1) "hallo" 2) "hello""#),
-    ("keys h[^a-z]llo", r#"1) "h*llo" 2) "h[llo" 3) "h\\llo""#),
-    ("keys h[z-e]l*o", r#"1) "hello" 2) "hxllo""#),
-    (r#"keys "h\\*llo""#, r#"1) "h*llo""#),
-    (r#"keys "h[\\]*]llo""#, r#"1) "h*llo""#),
-    (r#"keys "h[\\\\x]llo""#, r#"1) "h\\llo" 2) "hxllo""#),
-    ("keys h*e*o", r#"1) "heeello" 2) "hello""#),
-    ("keys he*e*lo*", r#"1) "heeello""#),
-    ("keys h[ello", "(empty array)"),
-    ("keys nowhere*", "(empty array)"),
-    ("keys", "(error) ERR wrong number of arguments for 'keys' command"),
-    ("nothing", "(error) ERR unknown command 'nothing', with args beginning with: "),
-    ("no a 'b c'", "(error) ERR unknown command 'no', with args beginning with: 'a' 'b c' "),
-    ("command docs1", "(error) ERR unknown subcommand 'docs1'. Try COMMAND HELP."),
-    ("client setname me", "OK"),
-    ("config get save", "1) \"save\"\n2) \"\""),
-];
 
 #[test]
 fn each_command_through_any_node_is_answered_as_redis_does() {
