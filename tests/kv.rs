@@ -27,7 +27,7 @@ mod resp;
 mod store;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -71,7 +71,7 @@ fn redis_itself_answers_so() {
     let server = Path::new("/usr/bin/redis-check-rdb");
     let Some(cluster) = cluster(2, json!({})) else { return };
     if !server.exists() {
-        eprintln!("skipped: there is no {}", server.display());
+        skipped(&format!("there is no {}", server.display()));
         return;
     }
     let (address, port) = (cluster.address.to_string(), cluster.port(0).to_string());
@@ -345,10 +345,15 @@ fn wrong_arguments_end_with_2_and_say_why() {
 fn cluster(test: u16, keys: Value) -> Option<Cluster> {
     let there = |tool: &&str| Command::new(tool).arg("--version").output().is_ok();
     if !["redis-cli", "redis-benchmark"].iter().all(there) {
-        eprintln!("skipped: there is no redis-cli or no redis-benchmark (Debian: redis-tools)");
+        skipped("there is no redis-cli or no redis-benchmark (Debian: redis-tools)");
         return None;
     }
     Some(Cluster::new(test, keys))
+}
+
+/// Whoever runs the tests sees it: what `eprintln` says is shown of a test that fails.
+fn skipped(why: &str) {
+    let _ = writeln!(io::stderr(), "skipped: {why}");
 }
 
 /// A node, when it has begun to listen. For its clients, too, it has the port of its name in the file.
@@ -421,7 +426,7 @@ struct Client {
 }
 
 impl Client {
-    fn connect(cluster: &Cluster, number: usize) -> std::io::Result<Client> {
+    fn connect(cluster: &Cluster, number: usize) -> io::Result<Client> {
         let writer = TcpStream::connect((cluster.address, cluster.port(number)))?;
         writer.set_read_timeout(Some(processes::DEADLINE))?;
         Ok(Client { reader: BufReader::new(writer.try_clone()?), writer })
@@ -438,7 +443,7 @@ impl Client {
         match self.reader.read_line(&mut line) {
             Ok(0) => None,
             Ok(_) => Some(line.trim_end_matches("\r\n").to_string()),
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => None,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => None,
             Err(error) => panic!("no answer: {error}"),
         }
     }
