@@ -43,6 +43,7 @@ use crate::answers::ANSWERS;
 use crate::folder::Folder;
 use crate::processes::{Cluster, NAMES, Node, wait_until};
 use crate::program::example;
+use crate::resp::Pipeline;
 use crate::store::{Disk, Memory, Store};
 
 #[test]
@@ -136,6 +137,7 @@ fn a_pipeline_is_answered_in_its_order_and_sees_its_own_writes() {
         ("*1000000000\r\n".to_string(), "-ERR Protocol error: invalid multibulk length"),
         ("*1\r\n$-5\r\n".to_string(), "-ERR Protocol error: invalid bulk length"),
         (format!("*1\r\n$2000000\r\n{}", "a".repeat(1_500_000)), "-ERR Protocol error: inv"),
+        ("a".repeat(1_500_000), "-ERR Protocol error: too big inline request"),
     ] {
         let mut hostile = Client::connect(&cluster, 0).expect("it is there");
         hostile.say(&wrong); // it may be cut off before it has said all
@@ -150,6 +152,30 @@ fn a_pipeline_is_answered_in_its_order_and_sees_its_own_writes() {
     assert!(told.starts_with("-ERR ") && told.contains("max_value_bytes"), "{told}");
     client.say("INCR n\r\n");
     assert_eq!(client.line().as_deref(), Some(":2001"));
+}
+
+/// As Redis reads them.
+#[test]
+fn a_line_that_is_typed_may_have_quotes() {
+    for (typed, words) in [
+        (r#"ECHO "a b""#, &["ECHO", "a b"][..]),
+        (r"ECHO 'a\'b \n'", &["ECHO", r"a'b \n"]),
+        (r#"ECHO "\x41\r\n\t\"\q""#, &["ECHO", "A\r\n\t\"q"]),
+        (r#"ECHO "\xg1""#, &["ECHO", "xg1"]),
+        (r#"ECHO a"b c""#, &["ECHO", "ab c"]),
+        (r#"ECHO "" ''"#, &["ECHO", "", ""]),
+        (r"	 ECHO  a\b ", &["ECHO", r"a\b"]),
+    ] {
+        let pipeline = Pipeline::of(format!("{typed}\r\n").as_bytes());
+        let words: resp::Words = words.iter().map(|word| word.as_bytes().to_vec()).collect();
+        assert_eq!(pipeline.commands, [words], "{typed}");
+        assert!(pipeline.broken.is_none() && pipeline.used == typed.len() + 2, "{typed}");
+    }
+    for typed in [r#"ECHO "a"#, r#"ECHO "a"b"#, "ECHO 'a\\'", r#"ECHO "a\""#] {
+        let broken = Pipeline::of(format!("{typed}\r\nPING\r\n").as_bytes()).broken.expect(typed);
+        let told = "-ERR Protocol error: unbalanced quotes in request\r\n";
+        assert_eq!(resp::encode(&broken), told.as_bytes(), "{typed}");
+    }
 }
 
 #[test]
