@@ -154,6 +154,33 @@ fn a_pipeline_is_answered_in_its_order_and_sees_its_own_writes() {
     assert_eq!(client.line().as_deref(), Some(":2001"));
 }
 
+#[test]
+fn from_multi_to_exec_nothing_comes_between() {
+    let Some(cluster) = cluster(9, json!({})) else { return };
+    let _nodes = NAMES.map(|name| start(&cluster, name, &[]));
+    let mut clients = [0, 1].map(|number| Client::connect(&cluster, number).expect("it is there"));
+    let mut talk = |number: usize, said: &str, answers: &[&str]| {
+        clients[number].say(said);
+        for wanted in answers {
+            assert_eq!(clients[number].line().as_deref(), Some(*wanted), "to {said}");
+        }
+    };
+    talk(0, "MULTI\r\nINCR n\r\n", &["+OK", "+QUEUED"]);
+    talk(1, "INCR n\r\n", &[":1"]);
+    let all = ["+QUEUED", "+QUEUED", "*3", ":2", ":3", "$-1", ":4"];
+    talk(0, "INCR n\r\nGET nothing\r\nEXEC\r\nINCR n\r\n", &all);
+    talk(0, "MULTI\r\nMGET n nothing\r\nHELLO 3\r\n", &["+OK", "+QUEUED", "+QUEUED"]);
+    let hello = ["%2", "$6", "server", "$7", "kontiki", "$5", "proto", ":3"];
+    talk(0, "EXEC\r\n", &[&["*2", "*2", "$1", "4", "$-1"][..], &hello].concat());
+    // More than a node keeps for a client who may never say EXEC.
+    let set = format!("SET n {}\r\n", "a".repeat(200_000));
+    talk(1, "MULTI\r\n", &["+OK"]);
+    (0..5).for_each(|_| talk(1, &set, &["+QUEUED"]));
+    talk(1, &set, &["-ERR the transaction is too long"]);
+    let aborted = "-EXECABORT Transaction discarded because of previous errors.";
+    talk(1, "EXEC\r\nINCR n\r\n", &[aborted, ":5"]);
+}
+
 /// As Redis reads them.
 #[test]
 fn a_line_that_is_typed_may_have_quotes() {

@@ -72,4 +72,22 @@ pub const ANSWERS: &[(&str, &str)] = &[
     ("command docs1", "(error) ERR unknown subcommand 'docs1'. Try COMMAND HELP."),
     ("client setname me", "OK"),
     ("config get save", "1) \"save\"\n2) \"\""),
+    (
+        "multi\nset t 1\nincr t\nget t\nexec",
+        "OK\nQUEUED\nQUEUED\nQUEUED\n1) OK\n2) (integer) 2\n3) \"2\"",
+    ),
+    ("multi\nping\nexec\nget t", "OK\nQUEUED\n1) PONG\n\"2\""),
+    ("multi\nexec", "OK\n(empty array)"),
+    ("multi\nincr t\ndiscard\nget t", "OK\nQUEUED\nOK\n\"2\""),
+    (
+        "multi\nincr t\nmulti\nexec",
+        "OK\nQUEUED\n(error) ERR MULTI calls can not be nested\n1) (integer) 3",
+    ),
+    (
+        "multi\nincr t\nget\nincr t\nexec\nget t",
+        "OK\nQUEUED\n(error) ERR wrong number of arguments for 'get' command\nQUEUED\n(error) \
+         EXECABORT Transaction discarded because of previous errors.\n\"3\"",
+    ),
+    ("exec", "(error) ERR EXEC without MULTI"),
+    ("discard", "(error) ERR DISCARD without MULTI"),
 ];
