@@ -55,13 +55,11 @@ mod session;
 #[path = "kv/store.rs"]
 mod store;
 
-const USAGE: &str = "Usage: kv CONFIG NAME --port PORT [--bind IP] [--data DIR [--redb]]
+const USAGE: &str = "Usage: kv CONFIG NAME --port PORT [--bind IP] [--clients COUNT] [--data DIR [--redb]]
 
-Node NAME of the cluster in the file CONFIG, for Redis's clients at IP:PORT (127.0.0.1 by default).
+Node NAME of the cluster in the file CONFIG, for Redis's clients at IP:PORT (127.0.0.1 by default), so
+many at a time (1000 by default).
 With --data DIR its log is in DIR/NAME; with --redb its state, too, is on the disk, in DIR/NAME.redb.";
-
-/// Each has a thread. Whoever comes then is told so, and may come again.
-const CONNECTIONS: usize = 1000;
 
 fn main() -> ExitCode {
     env_logger::init();
@@ -89,6 +87,7 @@ struct Arguments {
     file: PathBuf,
     name: String,
     address: (IpAddr, u16),
+    clients: usize,
     data: Option<String>,
     redb: bool,
 }
@@ -98,12 +97,13 @@ fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
     use lexopt::prelude::*;
     let mut parser = lexopt::Parser::from_env();
     let (mut file, mut name, mut port, mut data) = (None, None, None, None);
-    let (mut ip, mut redb) = (IpAddr::from(Ipv4Addr::LOCALHOST), false);
+    let (mut ip, mut clients, mut redb) = (IpAddr::from(Ipv4Addr::LOCALHOST), 1000, false);
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(None),
             Long("port") => port = Some(parser.value()?.parse()?),
             Long("bind") => ip = parser.value()?.parse()?,
+            Long("clients") => clients = parser.value()?.parse()?,
             Long("data") => data = Some(parser.value()?.string()?),
             Long("redb") => redb = true,
             Value(value) if file.is_none() => file = Some(value.into()),
@@ -119,13 +119,16 @@ fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
         file: file.ok_or("the path of the cluster's file is missing")?,
         name: name.ok_or("the node's name is missing")?,
         address: (ip, port.ok_or("the port for clients is missing")?),
+        clients,
         data,
         redb,
     }))
 }
 
 /// Ends only if the node cannot be started.
-fn run(Arguments { file, name, address, data, redb }: Arguments) -> Result<(), Box<dyn Error>> {
+fn run(
+    Arguments { file, name, address, clients, data, redb }: Arguments,
+) -> Result<(), Box<dyn Error>> {
     let mut config = Config::load(file)?;
     let mut database = None;
     if let Some(dir) = data {
@@ -148,7 +151,7 @@ fn run(Arguments { file, name, address, data, redb }: Arguments) -> Result<(), B
             continue;
         };
         // Each connection has a thread, so there is a limit; each has the node, and so have we.
-        if Arc::strong_count(&node) > CONNECTIONS {
+        if Arc::strong_count(&node) > clients {
             let _ = client.write_all(b"-ERR max number of clients reached\r\n");
             continue;
         }

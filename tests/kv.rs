@@ -181,6 +181,30 @@ fn from_multi_to_exec_nothing_comes_between() {
     talk(1, "EXEC\r\nINCR n\r\n", &[aborted, ":5"]);
 }
 
+#[test]
+fn a_client_too_many_is_told_so_until_another_has_gone() {
+    let Some(cluster) = cluster(10, json!({})) else { return };
+    let node = start(&cluster, "node0", &["--clients", "2"]);
+    let answer = |client: &mut Client| {
+        client.say("PING\r\n");
+        client.line()
+    };
+    let connect = || Client::connect(&cluster, 0).expect("it is there");
+    let mut clients = [connect(), connect()];
+    for client in &mut clients {
+        assert_eq!(answer(client).as_deref(), Some("+PONG"), "{}", node.story());
+    }
+    let mut third = connect();
+    assert_eq!(third.line().as_deref(), Some("-ERR max number of clients reached"));
+    assert_eq!(third.line(), None, "the connection is at its end");
+    for client in &mut clients {
+        assert_eq!(answer(client).as_deref(), Some("+PONG"), "who is there stays");
+    }
+    drop(clients);
+    let taken = || answer(&mut connect()).as_deref() == Some("+PONG");
+    wait_until("a client is taken again", [&node], taken);
+}
+
 /// As Redis reads them.
 #[test]
 fn a_line_that_is_typed_may_have_quotes() {
