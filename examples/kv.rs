@@ -10,7 +10,8 @@
 //!
 //! - `kv/resp.rs` has the protocol, `kv/commands.rs` what each command does, `kv/store.rs` the state
 //!   machine and its two boards, a map in memory and a database on disk; `kv/here.rs` answers what
-//!   needs no agreement. Here is the rest: what makes a cluster of it.
+//!   needs no agreement, `kv/session.rs` has what waits from `MULTI` to `EXEC`. Here is the rest: what
+//!   makes a cluster of it.
 //! - The commands that a client sent together go to the cluster together. If all of them only read,
 //!   they are one `Request::query`: linearizable, and nothing is written. If one of them writes,
 //!   they are one entry of the log, its reads included, so each sees what was before it and nothing
@@ -18,8 +19,9 @@
 //!   applied in either order.
 //! - A command takes effect once. The library sends it again until it is committed, through changes
 //!   of the leader, and the client does not notice. What cannot be known is said: `UNKNOWN` where no
-//!   answer came in time (`"request_timeout_ms"` in the file). A client whose connection breaks knows
-//!   as little; neither should repeat an `INCR` without looking.
+//!   answer came in time (`"request_timeout_ms"` in the file): the command may have been done, or not,
+//!   or will be. A client whose connection breaks knows as little; neither should repeat an `INCR`
+//!   without looking, and some libraries do so by themselves unless they are told not to.
 //! - With another error nothing has happened: `CLUSTERDOWN` (no majority, or this node is out),
 //!   `TRYAGAIN` (too much at once), `ERR` (the command cannot be).
 
@@ -36,9 +38,10 @@ use kontiki::{Config, Pending, RaftNode, Request, RequestError};
 use redis_protocol::resp2::types::OwnedFrame as Frame;
 use serde_json::{Value, json};
 
-use crate::commands::{Kind, error, kind};
+use crate::commands::{Kind, error};
 use crate::here::here;
 use crate::resp::{Pipeline, Words, bytes, encode, newer, text};
+use crate::session::{Command, Session, Step};
 use crate::store::{Disk, Memory, Store};
 
 #[path = "kv/commands.rs"]
@@ -47,16 +50,16 @@ mod commands;
 mod here;
 #[path = "kv/resp.rs"]
 mod resp;
+#[path = "kv/session.rs"]
+mod session;
 #[path = "kv/store.rs"]
 mod store;
 
-const USAGE: &str = "Usage: kv CONFIG NAME --port PORT [--bind IP] [--data DIR [--redb]]
+const USAGE: &str = "Usage: kv CONFIG NAME --port PORT [--bind IP] [--clients COUNT] [--data DIR [--redb]]
 
-Node NAME of the cluster in the file CONFIG, for Redis's clients at IP:PORT (127.0.0.1 by default).
+Node NAME of the cluster in the file CONFIG, for Redis's clients at IP:PORT (127.0.0.1 by default), so
+many at a time (1000 by default).
 With --data DIR its log is in DIR/NAME; with --redb its state, too, is on the disk, in DIR/NAME.redb.";
-
-/// Each has a thread. Whoever comes then is told so, and may come again.
-const CONNECTIONS: usize = 1000;
 
 fn main() -> ExitCode {
     env_logger::init();
@@ -84,6 +87,7 @@ struct Arguments {
     file: PathBuf,
     name: String,
     address: (IpAddr, u16),
+    clients: usize,
     data: Option<String>,
     redb: bool,
 }
@@ -93,12 +97,13 @@ fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
     use lexopt::prelude::*;
     let mut parser = lexopt::Parser::from_env();
     let (mut file, mut name, mut port, mut data) = (None, None, None, None);
-    let (mut ip, mut redb) = (IpAddr::from(Ipv4Addr::LOCALHOST), false);
+    let (mut ip, mut clients, mut redb) = (IpAddr::from(Ipv4Addr::LOCALHOST), 1000, false);
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(None),
             Long("port") => port = Some(parser.value()?.parse()?),
             Long("bind") => ip = parser.value()?.parse()?,
+            Long("clients") => clients = parser.value()?.parse()?,
             Long("data") => data = Some(parser.value()?.string()?),
             Long("redb") => redb = true,
             Value(value) if file.is_none() => file = Some(value.into()),
@@ -114,13 +119,16 @@ fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
         file: file.ok_or("the path of the cluster's file is missing")?,
         name: name.ok_or("the node's name is missing")?,
         address: (ip, port.ok_or("the port for clients is missing")?),
+        clients,
         data,
         redb,
     }))
 }
 
 /// Ends only if the node cannot be started.
-fn run(Arguments { file, name, address, data, redb }: Arguments) -> Result<(), Box<dyn Error>> {
+fn run(
+    Arguments { file, name, address, clients, data, redb }: Arguments,
+) -> Result<(), Box<dyn Error>> {
     let mut config = Config::load(file)?;
     let mut database = None;
     if let Some(dir) = data {
@@ -142,8 +150,8 @@ fn run(Arguments { file, name, address, data, redb }: Arguments) -> Result<(), B
             thread::sleep(Duration::from_millis(10)); // no file is free: one will be
             continue;
         };
-        // Each connection has the node, and so have we.
-        if Arc::strong_count(&node) > CONNECTIONS {
+        // Each connection has a thread, so there is a limit; each has the node, and so have we.
+        if Arc::strong_count(&node) > clients {
             let _ = client.write_all(b"-ERR max number of clients reached\r\n");
             continue;
         }
@@ -157,11 +165,11 @@ fn run(Arguments { file, name, address, data, redb }: Arguments) -> Result<(), B
 /// One connection, to its end.
 fn serve(node: &RaftNode, mut client: TcpStream) -> io::Result<()> {
     client.set_nodelay(true)?;
-    let (mut input, mut part, mut resp3) = (Vec::new(), vec![0; 64 << 10], false);
+    let (mut input, mut part, mut session) = (Vec::new(), vec![0; 64 << 10], Session::default());
     loop {
         let pipeline = Pipeline::of(&input);
         if !pipeline.commands.is_empty() {
-            client.write_all(&answers(node, &pipeline.commands, &mut resp3))?;
+            client.write_all(&answers(node, pipeline.commands, &mut session))?;
         }
         if let Some(broken) = pipeline.broken {
             return client.write_all(&encode(&broken));
@@ -177,31 +185,38 @@ fn serve(node: &RaftNode, mut client: TcpStream) -> io::Result<()> {
 }
 
 /// The answers to a pipeline, one behind the other.
-fn answers(node: &RaftNode, commands: &[Words], resp3: &mut bool) -> Vec<u8> {
-    let kinds: Vec<Result<Kind, Frame>> = commands.iter().map(kind).collect();
-    let shared = commands.iter().zip(&kinds).filter(|(_, kind)| is_shared(kind));
+fn answers(node: &RaftNode, commands: Vec<Words>, session: &mut Session) -> Vec<u8> {
+    let steps: Vec<Step> = commands.into_iter().map(|words| session.step(words)).collect();
+    let all = || steps.iter().flat_map(Step::commands);
+    let shared = all().filter(|(kind, _)| *kind != Kind::Here);
     let shared: Vec<Vec<String>> =
-        shared.map(|(words, _)| words.iter().map(|word| text(word)).collect()).collect();
-    let writes = kinds.contains(&Ok(Kind::Write));
+        shared.map(|(_, words)| words.iter().map(|word| text(word)).collect()).collect();
+    let writes = all().any(|(kind, _)| *kind == Kind::Write);
     let agreed = if shared.is_empty() { Ok(Vec::new()) } else { ask(node, &shared, writes) };
-    let mut agreed = agreed.as_ref().map(|answers| answers.iter());
-    let mut output = Vec::new();
-    for (words, kind) in commands.iter().zip(&kinds) {
-        let answer = match (kind, &mut agreed) {
-            (Err(mistake), _) => encode(mistake),
-            (Ok(Kind::Here), _) => encode(&here(node, words, resp3)),
-            (Ok(_), Ok(answers)) => bytes(answers.next().and_then(Value::as_str).unwrap_or(LOST)),
-            (Ok(_), Err(failure)) => encode(failure),
+    let mut next = agreed.iter().flatten();
+    let mut answer = |(kind, words): &Command| {
+        let answer = match (kind, &agreed) {
+            (Kind::Here, _) => encode(&here(node, words, &mut session.resp3)),
+            (_, Ok(_)) => bytes(next.next().and_then(Value::as_str).unwrap_or(LOST)),
+            (_, Err(failure)) => encode(failure),
         };
         let map =
             ["hello", "config"].iter().any(|name| words[0].eq_ignore_ascii_case(name.as_bytes()));
-        output.extend(if *resp3 { newer(&answer, map) } else { answer });
+        if session.resp3 { newer(&answer, map) } else { answer }
+    };
+    let mut output = Vec::new();
+    for step in &steps {
+        match (step, &agreed) {
+            (Step::Say(known), _) => output.extend(encode(known)),
+            (Step::Do(command), _) => output.extend(answer(command)),
+            (Step::All(_), Err(failure)) => output.extend(encode(failure)),
+            (Step::All(commands), Ok(_)) => {
+                output.extend(format!("*{}\r\n", commands.len()).bytes());
+                commands.iter().for_each(|command| output.extend(answer(command)));
+            }
+        }
     }
     output
-}
-
-fn is_shared(kind: &Result<Kind, Frame>) -> bool {
-    matches!(kind, Ok(Kind::Read | Kind::Write))
 }
 
 /// For an answer that this node cannot know: it came by these commands in a snapshot, which

@@ -5,6 +5,8 @@
 //! nothing. Other systems than Linux have no addresses for runs at the same time.
 #![cfg(target_os = "linux")]
 
+#[path = "kv/answers.rs"]
+mod answers;
 #[path = "../examples/kv/commands.rs"]
 #[allow(dead_code)] // each test file uses its own part of these
 mod commands;
@@ -25,7 +27,7 @@ mod resp;
 mod store;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -37,84 +39,12 @@ use std::time::{Duration, Instant};
 use kontiki::{Entry, StateMachine};
 use serde_json::{Value, json};
 
+use crate::answers::ANSWERS;
 use crate::folder::Folder;
 use crate::processes::{Cluster, NAMES, Node, wait_until};
 use crate::program::example;
+use crate::resp::Pipeline;
 use crate::store::{Disk, Memory, Store};
-
-/// What is typed into redis-cli, and what it shows.
-const ANSWERS: &[(&str, &str)] = &[
-    ("PING", "PONG"),
-    ("ping hello", r#""hello""#),
-    ("ping a b", "(error) ERR wrong number of arguments for 'ping' command"),
-    (r#"echo "a b""#, r#""a b""#),
-    ("echo", "(error) ERR wrong number of arguments for 'echo' command"),
-    ("get a", "(nil)"),
-    ("set a 1", "OK"),
-    ("GeT a", r#""1""#),
-    ("get", "(error) ERR wrong number of arguments for 'get' command"),
-    ("set a", "(error) ERR wrong number of arguments for 'set' command"),
-    ("set a 2 nx", "(nil)"),
-    ("set a 3 NX get", r#""1""#),
-    ("set a 4 xx get", r#""1""#),
-    ("set b 1 XX", "(nil)"),
-    ("set b 2 xx get", "(nil)"),
-    ("set b 3 nx get", "(nil)"),
-    ("mget a b c", "1) \"4\"\n2) \"3\"\n3) (nil)"),
-    ("set a 5 nx xx", "(error) ERR syntax error"),
-    ("set a 5 sometimes", "(error) ERR syntax error"),
-    ("getset a 6", r#""4""#),
-    ("getset c 7", "(nil)"),
-    ("exists a b c d a", "(integer) 4"),
-    ("dbsize", "(integer) 3"),
-    ("dbsize a", "(error) ERR wrong number of arguments for 'dbsize' command"),
-    ("del a a b d", "(integer) 2"),
-    ("dbsize", "(integer) 1"),
-    ("mset a 1 b 2 a 3", "OK"),
-    ("mset a 1 b", "(error) ERR wrong number of arguments for 'mset' command"),
-    ("mget a b", "1) \"3\"\n2) \"2\""),
-    ("incr a", "(integer) 4"),
-    ("incr new", "(integer) 1"),
-    ("incrby new -11", "(integer) -10"),
-    ("incrby new 1x", "(error) ERR value is not an integer or out of range"),
-    ("incrby new 9223372036854775808", "(error) ERR value is not an integer or out of range"),
-    ("incrby a 9223372036854775807", "(error) ERR increment or decrement would overflow"),
-    ("get a", r#""4""#),
-    ("set a 007", "OK"),
-    ("incr a", "(error) ERR value is not an integer or out of range"),
-    ("set a -9223372036854775808", "OK"),
-    ("incrby a -1", "(error) ERR increment or decrement would overflow"),
-    ("append a 0", "(integer) 21"),
-    ("append d new", "(integer) 3"),
-    ("get a", r#""-92233720368547758080""#),
-    // Bytes of any kind, and none.
-    (r#"set "\x00\xff \r\n\"" "\x80\x01\\n""#, "OK"),
-    (r#"get "\x00\xff \r\n\"""#, r#""\x80\x01\\n""#),
-    (r#"append "\x00\xff \r\n\"" "\xc3\xa4""#, "(integer) 6"),
-    (r#"getset "\x00\xff \r\n\"" """#, r#""\x80\x01\\n\xc3\xa4""#),
-    (r#"get "\x00\xff \r\n\"""#, r#""""#),
-    (r#"set "" nothing"#, "OK"),
-    (r#"get """#, r#""nothing""#),
-    (r#"keys "\x00?*""#, r#"1) "\x00\xff \r\n\"""#),
-    (r#"mset hallo 1 hello 2 hxllo 3 h*llo 4 h[llo 5 "h\\llo" 6 heeello 7"#, "OK"),
-    ("keys h?llo", r#"1) "h*llo" 2) "h[llo" 3) "h\\llo" 4) "hallo" 5) "hello" 6) "hxllo""#),
-    ("keys h[ae]llo", r#"1) "hallo" 2) "hello""#),
-    ("keys h[^a-z]llo", r#"1) "h*llo" 2) "h[llo" 3) "h\\llo""#),
-    ("keys h[z-e]l*o", r#"1) "hello" 2) "hxllo""#),
-    (r#"keys "h\\*llo""#, r#"1) "h*llo""#),
-    (r#"keys "h[\\]*]llo""#, r#"1) "h*llo""#),
-    (r#"keys "h[\\\\x]llo""#, r#"1) "h\\llo" 2) "hxllo""#),
-    ("keys h*e*o", r#"1) "heeello" 2) "hello""#),
-    ("keys he*e*lo*", r#"1) "heeello""#),
-    ("keys h[ello", "(empty array)"),
-    ("keys nowhere*", "(empty array)"),
-    ("keys", "(error) ERR wrong number of arguments for 'keys' command"),
-    ("nothing", "(error) ERR unknown command 'nothing', with args beginning with: "),
-    ("no a 'b c'", "(error) ERR unknown command 'no', with args beginning with: 'a' 'b c' "),
-    ("command docs1", "(error) ERR unknown subcommand 'docs1'. Try COMMAND HELP."),
-    ("client setname me", "OK"),
-    ("config get save", "1) \"save\"\n2) \"\""),
-];
 
 #[test]
 fn each_command_through_any_node_is_answered_as_redis_does() {
@@ -142,7 +72,7 @@ fn redis_itself_answers_so() {
     let server = Path::new("/usr/bin/redis-check-rdb");
     let Some(cluster) = cluster(2, json!({})) else { return };
     if !server.exists() {
-        eprintln!("skipped: there is no {}", server.display());
+        skipped(&format!("there is no {}", server.display()));
         return;
     }
     let (address, port) = (cluster.address.to_string(), cluster.port(0).to_string());
@@ -207,6 +137,7 @@ fn a_pipeline_is_answered_in_its_order_and_sees_its_own_writes() {
         ("*1000000000\r\n".to_string(), "-ERR Protocol error: invalid multibulk length"),
         ("*1\r\n$-5\r\n".to_string(), "-ERR Protocol error: invalid bulk length"),
         (format!("*1\r\n$2000000\r\n{}", "a".repeat(1_500_000)), "-ERR Protocol error: inv"),
+        ("a".repeat(1_500_000), "-ERR Protocol error: too big inline request"),
     ] {
         let mut hostile = Client::connect(&cluster, 0).expect("it is there");
         hostile.say(&wrong); // it may be cut off before it has said all
@@ -221,6 +152,81 @@ fn a_pipeline_is_answered_in_its_order_and_sees_its_own_writes() {
     assert!(told.starts_with("-ERR ") && told.contains("max_value_bytes"), "{told}");
     client.say("INCR n\r\n");
     assert_eq!(client.line().as_deref(), Some(":2001"));
+}
+
+#[test]
+fn from_multi_to_exec_nothing_comes_between() {
+    let Some(cluster) = cluster(9, json!({})) else { return };
+    let _nodes = NAMES.map(|name| start(&cluster, name, &[]));
+    let mut clients = [0, 1].map(|number| Client::connect(&cluster, number).expect("it is there"));
+    let mut talk = |number: usize, said: &str, answers: &[&str]| {
+        clients[number].say(said);
+        for wanted in answers {
+            assert_eq!(clients[number].line().as_deref(), Some(*wanted), "to {said}");
+        }
+    };
+    talk(0, "MULTI\r\nINCR n\r\n", &["+OK", "+QUEUED"]);
+    talk(1, "INCR n\r\n", &[":1"]);
+    let all = ["+QUEUED", "+QUEUED", "*3", ":2", ":3", "$-1", ":4"];
+    talk(0, "INCR n\r\nGET nothing\r\nEXEC\r\nINCR n\r\n", &all);
+    talk(0, "MULTI\r\nMGET n nothing\r\nHELLO 3\r\n", &["+OK", "+QUEUED", "+QUEUED"]);
+    let hello = ["%2", "$6", "server", "$7", "kontiki", "$5", "proto", ":3"];
+    talk(0, "EXEC\r\n", &[&["*2", "*2", "$1", "4", "$-1"][..], &hello].concat());
+    // More than a node keeps for a client who may never say EXEC.
+    let set = format!("SET n {}\r\n", "a".repeat(200_000));
+    talk(1, "MULTI\r\n", &["+OK"]);
+    (0..5).for_each(|_| talk(1, &set, &["+QUEUED"]));
+    talk(1, &set, &["-ERR the transaction is too long"]);
+    let aborted = "-EXECABORT Transaction discarded because of previous errors.";
+    talk(1, "EXEC\r\nINCR n\r\n", &[aborted, ":5"]);
+}
+
+#[test]
+fn a_client_too_many_is_told_so_until_another_has_gone() {
+    let Some(cluster) = cluster(10, json!({})) else { return };
+    let node = start(&cluster, "node0", &["--clients", "2"]);
+    let answer = |client: &mut Client| {
+        client.say("PING\r\n");
+        client.line()
+    };
+    let connect = || Client::connect(&cluster, 0).expect("it is there");
+    let mut clients = [connect(), connect()];
+    for client in &mut clients {
+        assert_eq!(answer(client).as_deref(), Some("+PONG"), "{}", node.story());
+    }
+    let mut third = connect();
+    assert_eq!(third.line().as_deref(), Some("-ERR max number of clients reached"));
+    assert_eq!(third.line(), None, "the connection is at its end");
+    for client in &mut clients {
+        assert_eq!(answer(client).as_deref(), Some("+PONG"), "who is there stays");
+    }
+    drop(clients);
+    let taken = || answer(&mut connect()).as_deref() == Some("+PONG");
+    wait_until("a client is taken again", [&node], taken);
+}
+
+/// As Redis reads them.
+#[test]
+fn a_line_that_is_typed_may_have_quotes() {
+    for (typed, words) in [
+        (r#"ECHO "a b""#, &["ECHO", "a b"][..]),
+        (r"ECHO 'a\'b \n'", &["ECHO", r"a'b \n"]),
+        (r#"ECHO "\x41\r\n\t\"\q""#, &["ECHO", "A\r\n\t\"q"]),
+        (r#"ECHO "\xg1""#, &["ECHO", "xg1"]),
+        (r#"ECHO a"b c""#, &["ECHO", "ab c"]),
+        (r#"ECHO "" ''"#, &["ECHO", "", ""]),
+        (r"	 ECHO  a\b ", &["ECHO", r"a\b"]),
+    ] {
+        let pipeline = Pipeline::of(format!("{typed}\r\n").as_bytes());
+        let words: resp::Words = words.iter().map(|word| word.as_bytes().to_vec()).collect();
+        assert_eq!(pipeline.commands, [words], "{typed}");
+        assert!(pipeline.broken.is_none() && pipeline.used == typed.len() + 2, "{typed}");
+    }
+    for typed in [r#"ECHO "a"#, r#"ECHO "a"b"#, "ECHO 'a\\'", r#"ECHO "a\""#] {
+        let broken = Pipeline::of(format!("{typed}\r\nPING\r\n").as_bytes()).broken.expect(typed);
+        let told = "-ERR Protocol error: unbalanced quotes in request\r\n";
+        assert_eq!(resp::encode(&broken), told.as_bytes(), "{typed}");
+    }
 }
 
 #[test]
@@ -416,10 +422,15 @@ fn wrong_arguments_end_with_2_and_say_why() {
 fn cluster(test: u16, keys: Value) -> Option<Cluster> {
     let there = |tool: &&str| Command::new(tool).arg("--version").output().is_ok();
     if !["redis-cli", "redis-benchmark"].iter().all(there) {
-        eprintln!("skipped: there is no redis-cli or no redis-benchmark (Debian: redis-tools)");
+        skipped("there is no redis-cli or no redis-benchmark (Debian: redis-tools)");
         return None;
     }
     Some(Cluster::new(test, keys))
+}
+
+/// Whoever runs the tests sees it: what `eprintln` says is shown of a test that fails.
+fn skipped(why: &str) {
+    let _ = writeln!(io::stderr(), "skipped: {why}");
 }
 
 /// A node, when it has begun to listen. For its clients, too, it has the port of its name in the file.
@@ -492,7 +503,7 @@ struct Client {
 }
 
 impl Client {
-    fn connect(cluster: &Cluster, number: usize) -> std::io::Result<Client> {
+    fn connect(cluster: &Cluster, number: usize) -> io::Result<Client> {
         let writer = TcpStream::connect((cluster.address, cluster.port(number)))?;
         writer.set_read_timeout(Some(processes::DEADLINE))?;
         Ok(Client { reader: BufReader::new(writer.try_clone()?), writer })
@@ -509,7 +520,7 @@ impl Client {
         match self.reader.read_line(&mut line) {
             Ok(0) => None,
             Ok(_) => Some(line.trim_end_matches("\r\n").to_string()),
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => None,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => None,
             Err(error) => panic!("no answer: {error}"),
         }
     }

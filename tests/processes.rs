@@ -410,7 +410,12 @@ fn a_node_that_is_watched_shows_a_line_a_member() {
     let told = |line: &String| {
         line.contains("follows") || line.contains("committed ") && line.contains(':')
     };
-    assert!(!watched.lines().iter().any(told), "{}", watched.story());
+    let lines = watched.lines();
+    assert!(!lines.iter().any(told), "{}", watched.story());
+    for name in NAMES {
+        let own: Vec<&String> = lines.iter().filter(|line| line.starts_with(name)).collect();
+        assert!(own.windows(2).all(|two| two[0] != two[1]), "{name} twice: {}", watched.story());
+    }
 }
 
 /// In a terminal the lines are drawn anew in their place: up by as many as there are, each

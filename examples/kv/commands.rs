@@ -22,14 +22,16 @@ pub enum Kind {
 
 /// A command's name; how many words it has, the name included (so many at least, if negative);
 /// and which of them are keys: first, last, step.
-pub const COMMANDS: [(&str, i64, Kind, [i64; 3]); 19] = [
+pub const COMMANDS: [(&str, i64, Kind, [i64; 3]); 22] = [
     ("append", 3, Kind::Write, [1, 1, 1]),
     ("client", -2, Kind::Here, [0, 0, 0]),
     ("command", -1, Kind::Here, [0, 0, 0]),
     ("config", -2, Kind::Here, [0, 0, 0]),
     ("dbsize", 1, Kind::Read, [0, 0, 0]),
     ("del", -2, Kind::Write, [1, -1, 1]),
+    ("discard", 1, Kind::Here, [0, 0, 0]),
     ("echo", 2, Kind::Here, [0, 0, 0]),
+    ("exec", 1, Kind::Here, [0, 0, 0]),
     ("exists", -2, Kind::Read, [1, -1, 1]),
     ("get", 2, Kind::Read, [1, 1, 1]),
     ("getset", 3, Kind::Write, [1, 1, 1]),
@@ -40,6 +42,7 @@ pub const COMMANDS: [(&str, i64, Kind, [i64; 3]); 19] = [
     ("keys", 2, Kind::Read, [0, 0, 0]),
     ("mget", -2, Kind::Read, [1, -1, 1]),
     ("mset", -3, Kind::Write, [1, -1, 2]),
+    ("multi", 1, Kind::Here, [0, 0, 0]),
     ("ping", -1, Kind::Here, [0, 0, 0]),
     ("set", -3, Kind::Write, [1, 1, 1]),
 ];

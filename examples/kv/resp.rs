@@ -17,7 +17,7 @@ const PIPELINE: usize = 1024;
 /// still below the default of `"max_value_bytes"`. A longer command goes out alone.
 const PIPELINE_BYTES: usize = 128 << 10;
 /// A command that is longer ends its connection.
-const COMMAND_BYTES: usize = 1 << 20;
+pub const COMMAND_BYTES: usize = 1 << 20;
 /// No command is so short that it could have more.
 const WORDS: usize = COMMAND_BYTES / 6;
 
@@ -40,7 +40,11 @@ impl Pipeline {
                 Ok(Some(found)) => found,
                 Ok(None) if rest.len() <= COMMAND_BYTES => break,
                 wrong => {
-                    let problem = wrong.err().unwrap_or("invalid bulk length".to_string());
+                    let too_long = match rest.first() {
+                        Some(b'*') => "invalid bulk length",
+                        _ => "too big inline request",
+                    };
+                    let problem = wrong.err().unwrap_or(too_long.to_string());
                     pipeline.broken = Some(Frame::Error(format!("ERR Protocol error: {problem}")));
                     break;
                 }
@@ -64,9 +68,8 @@ fn command(input: &[u8]) -> Result<Option<(Words, usize)>, String> {
     };
     let (line, mut at) = (input[..end].trim_ascii(), end + 1);
     let Some(count) = line.strip_prefix(b"*") else {
-        // As a person types it.
-        let words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-        return Ok(Some((words.map(<[u8]>::to_vec).collect(), at)));
+        let words = typed(line).ok_or("unbalanced quotes in request")?;
+        return Ok(Some((words, at)));
     };
     let count = str::from_utf8(count).ok().and_then(|count| count.parse::<i64>().ok());
     let count = usize::try_from(count.ok_or("invalid multibulk length")?).unwrap_or(0);
@@ -90,6 +93,53 @@ fn command(input: &[u8]) -> Result<Option<(Words, usize)>, String> {
         }
     }
     Ok(Some((words, at)))
+}
+
+/// The words of a line as a person types it: quotes keep a word together. `None` if they do not match.
+fn typed(line: &[u8]) -> Option<Words> {
+    let (mut words, mut rest) = (Words::new(), line.trim_ascii_start());
+    while !rest.is_empty() {
+        let (word, after) = typed_word(rest)?;
+        words.push(word);
+        rest = after.trim_ascii_start();
+    }
+    Some(words)
+}
+
+/// The first word, which is not empty unless by quotes, and what comes behind it.
+fn typed_word(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let (mut word, mut quote) = (Vec::new(), None);
+    loop {
+        let (byte, length) = match (quote, rest) {
+            (None, []) => return Some((word, rest)),
+            (None, [space, ..]) if space.is_ascii_whitespace() => return Some((word, rest)),
+            (None, [mark @ (b'"' | b'\''), after @ ..]) => {
+                (quote, rest) = (Some(*mark), after);
+                continue;
+            }
+            (Some(mark), [byte, after @ ..]) if *byte == mark => {
+                let ends = after.first().is_none_or(u8::is_ascii_whitespace);
+                return ends.then_some((word, after));
+            }
+            (Some(_), []) => return None,
+            (Some(b'"'), [b'\\', escaped, after @ ..]) => match (escaped, after) {
+                (b'x', [high, low, ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                    let digit = |digit: u8| char::from(digit).to_digit(16);
+                    ((digit(*high)? * 16 + digit(*low)?) as u8, 4)
+                }
+                (b'n', _) => (b'\n', 2),
+                (b'r', _) => (b'\r', 2),
+                (b't', _) => (b'\t', 2),
+                (b'b', _) => (8, 2),
+                (b'a', _) => (7, 2),
+                _ => (*escaped, 2),
+            },
+            (Some(b'\''), [b'\\', b'\'', ..]) => (b'\'', 2),
+            (_, [byte, ..]) => (*byte, 1),
+        };
+        word.push(byte);
+        rest = &rest[length..];
+    }
 }
 
 /// An answer as the client gets it.
