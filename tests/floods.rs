@@ -1,7 +1,6 @@
-//! Floods: as many datagrams as two threads can send, each at one of the two nodes of three
-//! that are left.
-//! Memory stays bounded, the two go on committing, and what a node spends is what it takes
-//! to look at a datagram. With and without a secret.
+//! Floods: a quarter of a million datagrams a second, at the two nodes of three that are left.
+//! Memory stays bounded, the two go on committing, and what a node spends is what it takes to
+//! look at a datagram. With and without a secret.
 //!
 //! The third node is cut off, and what a member must have sent is sent in its name: by a
 //! broken peer, which holds the secret if there is one.
@@ -22,11 +21,17 @@ use common::chance::Chance;
 use common::forge::{Forger, Head, SECRET, first_fragment, head_between, hello};
 use common::relay::Taped;
 use common::{Cluster, Plan, ask, resident_mib};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::UdpGsoSegment;
 use serde_json::json;
 
 /// So many different datagrams does a flood have, which are then sent again: to make one
 /// takes longer than to send it.
 const DATAGRAMS: usize = 20_000;
+/// So many a second are sent to each of the two nodes.
+const RATE: f64 = 130_000.0;
+/// So many of them go in one call: no more than the system cuts apart.
+const BURST: usize = 16;
 /// So long is each flood.
 const FLOOD: Duration = Duration::from_secs(2);
 /// More than any flood may take: what a link may hold of long messages is 32 MiB.
@@ -89,6 +94,37 @@ fn dropped(ports: &[u16]) -> u64 {
     table.lines().skip(1).filter_map(of).sum()
 }
 
+/// Datagrams of one length, which the system takes in one call and cuts apart: one by one, a
+/// thread could send no more than a node can look at.
+struct Burst {
+    each_bytes: u16,
+    bytes: Vec<u8>,
+}
+
+/// The datagrams of each length together, as many as go in one call.
+fn bursts(mut datagrams: Vec<&[u8]>) -> Vec<Burst> {
+    datagrams.sort_by_key(|datagram| datagram.len());
+    let mut bursts = Vec::new();
+    for alike in datagrams.chunk_by(|one, next| one.len() == next.len()) {
+        let each_bytes = alike[0].len() as u16;
+        let most = BURST.min(usize::from(u16::MAX - 64) / alike[0].len().max(1));
+        bursts.extend(alike.chunks(most).map(|few| Burst { each_bytes, bytes: few.concat() }));
+    }
+    let mut chance = Chance::new(4);
+    bursts.sort_by_cached_key(|_| chance.draw());
+    bursts
+}
+
+impl Burst {
+    /// So many datagrams were sent.
+    fn send(&self, socket: &UdpSocket) -> u64 {
+        let cut = setsockopt(socket, UdpGsoSegment, &i32::from(self.each_bytes));
+        let sent = cut.is_ok() && socket.send(&self.bytes).is_ok();
+        // What the system will not send is not what is tried here.
+        u64::from(sent) * (self.bytes.len() / usize::from(self.each_bytes)) as u64
+    }
+}
+
 fn flood(name: &str, sealed: bool, make: impl FnOnce([Head; 2], Vec<Taped>) -> Make) {
     let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (cluster, heads, tape) = cluster(sealed);
@@ -103,13 +139,18 @@ fn flood(name: &str, sealed: bool, make: impl FnOnce([Head; 2], Vec<Taped>) -> M
         for place in 0..2 {
             let (cluster, datagrams, over, sent) = (&cluster, &datagrams, &over, &sent);
             scope.spawn(move || {
+                let own: Vec<&[u8]> =
+                    datagrams.iter().skip(place).step_by(2).map(Vec::as_slice).collect();
+                let bursts = bursts(own);
                 let socket = UdpSocket::bind(common::address()).expect("a socket");
-                let own = datagrams.iter().skip(place).step_by(2).cycle();
-                for datagram in own.take_while(|_| !over.load(Ordering::Relaxed)) {
-                    // What the system will not send is not what is tried here.
-                    if socket.send_to(datagram, cluster.addresses[place]).is_ok() {
-                        sent.fetch_add(1, Ordering::Relaxed);
-                    }
+                socket.connect(cluster.addresses[place]).expect("an address");
+                let mut own_sent = 0;
+                for burst in bursts.iter().cycle().take_while(|_| !over.load(Ordering::Relaxed)) {
+                    let count = burst.send(&socket);
+                    sent.fetch_add(count, Ordering::Relaxed);
+                    own_sent += count;
+                    let due = begun + Duration::from_secs_f64(own_sent as f64 / RATE);
+                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
                 }
             });
         }
@@ -136,6 +177,7 @@ fn flood(name: &str, sealed: bool, make: impl FnOnce([Head; 2], Vec<Taped>) -> M
         sent as f64 / seconds,
         spent / taken
     );
+    assert!(sent > 10_000, "{sent} are no flood");
     assert!(more < MEMORY_MIB, "{more} MiB more");
     assert!(spent / taken < LOOK_US, "{:.1} us for each that was taken", spent / taken);
     // If it is sealed, what was sent in the third one's name made its own words too old: it
