@@ -14,7 +14,7 @@ pub(crate) const HEADROOM: usize = 16;
 /// So long pieces of memory does a thread ask for.
 const PIECE_BYTES: usize = 32 * 1024;
 /// A longer draft has memory of its own.
-const SHORT_BYTES: usize = 1024;
+const SHORT_BYTES: usize = 4096;
 
 thread_local! {
     /// What is left of the thread's piece.
@@ -31,9 +31,12 @@ impl Draft {
         let write = |bytes: &mut BytesMut| {
             bytes.extend_from_slice(&[0; HEADROOM]);
             bytes.extend_from_slice(json);
-            bytes.split()
         };
-        let own = || write(&mut BytesMut::with_capacity(length));
+        let own = || {
+            let mut bytes = BytesMut::with_capacity(length);
+            write(&mut bytes);
+            bytes
+        };
         if length > SHORT_BYTES {
             return Draft(own());
         }
@@ -42,7 +45,8 @@ impl Draft {
             if piece.capacity() < length {
                 *piece = BytesMut::with_capacity(PIECE_BYTES);
             }
-            write(&mut piece)
+            write(&mut piece);
+            piece.split()
         });
         // A thread that is ending has no piece.
         Draft(shared.unwrap_or_else(|_| own()))
