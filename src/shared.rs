@@ -352,3 +352,34 @@ impl Shared {
 fn state(run: u64, standing: Standing) -> u64 {
     run << 3 | standing as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(gauge: &Arc<Gauge>, bytes: usize) -> Result<Ticket, usize> {
+        let (sender, _) = oneshot::async_channel();
+        Ticket::take(gauge, bytes, sender).map_err(|error| match error {
+            RequestError::Busy { limit } => limit,
+            other => panic!("{other}"),
+        })
+    }
+
+    #[test]
+    fn what_is_outstanding_has_two_bounds_and_is_counted_down() {
+        let gauge = Arc::<Gauge>::default();
+        let half = take(&gauge, OUTSTANDING_BYTES / 2).expect("there is room");
+        let other = take(&gauge, OUTSTANDING_BYTES / 2).expect("there is just room enough");
+        assert_eq!(take(&gauge, 1).err(), Some(OUTSTANDING_BYTES));
+        let none = take(&gauge, 0).expect("bytes are full, requests are not");
+        drop((half, none));
+        let again = take(&gauge, OUTSTANDING_BYTES / 2).expect("there is room again");
+        drop((other, again));
+
+        let many: Vec<Ticket> =
+            (0..OUTSTANDING_REQUESTS).map(|_| take(&gauge, 1000).expect("there is room")).collect();
+        assert_eq!(take(&gauge, 0).err(), Some(OUTSTANDING_REQUESTS));
+        drop(many);
+        assert_eq!(gauge.0.load(Ordering::SeqCst), 0);
+    }
+}
