@@ -33,7 +33,7 @@ pub(super) const LONG_BYTES: usize = 2 * (MAX_VALUE_BYTES + 4096);
 /// Of a long message's fragments something new must come within this time.
 const FRAGMENTS_FOR: u64 = 10_000_000;
 /// So many buffers of datagrams are kept to be used again.
-const BUFFERS_KEPT: usize = 16;
+const BUFFERS_KEPT: usize = 4;
 
 /// How many bytes of entries fit in one datagram.
 pub(crate) const APPEND_BYTES: AppendBytes = AppendBytes {
