@@ -36,6 +36,9 @@ pub(super) struct Cluster {
     counted: BTreeSet<(Vec<u8>, Vec<u8>)>,
     requests: u64,
     answers: BTreeMap<u64, Answer>,
+    /// Whether a message was forged in a member's name: it may ask for a newcomer, and name the
+    /// address where that is greeted.
+    pub(super) forged: bool,
 }
 
 fn address(node: usize) -> SocketAddr {
@@ -59,6 +62,7 @@ impl Cluster {
             counted: BTreeSet::new(),
             requests: 0,
             answers: BTreeMap::new(),
+            forged: false,
         };
         for node in 0..NODES {
             let saved = cluster.nothing();
@@ -210,17 +214,20 @@ impl Cluster {
         let mut bytes = 0;
         for (to, datagram) in &output.datagrams {
             bytes += datagram.len();
-            // Nobody is ever spoken to but at an address of the file.
-            let to = (0..NODES).find(|node| address(*node) == *to);
-            let to = to.filter(|to| *to != node).expect("the address of another node");
-            self.travelling.push_back((self.now.plus(TRIP), to, datagram.clone()));
-            self.tape.push((to, datagram.clone()));
             // The sender's run and its counter: what no two sealed datagrams may share.
             if self.secrets.is_some() {
                 let count = (datagram[14..30].to_vec(), datagram[50..58].to_vec());
                 assert!(self.counted.insert(count), "a nonce is used twice");
             }
             self.honest.insert(datagram.clone());
+            // Nobody is ever spoken to but at an address of the file, or of a member's.
+            let place = (0..NODES).find(|node| address(*node) == *to);
+            let Some(place) = place.filter(|place| *place != node) else {
+                assert!(self.forged, "node{node} speaks to {to}, where none of the others is");
+                continue;
+            };
+            self.travelling.push_back((self.now.plus(TRIP), place, datagram.clone()));
+            self.tape.push((place, datagram.clone()));
         }
         self.engines[node].recycle(&mut output.datagrams);
         output.notes.clear();

@@ -27,14 +27,14 @@ const FORGED_FROM: u64 = 1 << 31;
 /// be whom, and when anybody was heard.
 const SHOWN_MORE: usize = 500;
 
-/// Three nodes, founded or not, with a secret or without, and between what they say to each other, in virtual
-/// time: garbage, their own datagrams damaged, changed, late and again, those of an
-/// earlier cluster and of earlier lives, messages and fragments of strangers and
-/// messages forged in a member's name; requests and restarts besides.
+/// Three nodes, founded or not, with a secret or without, and between what they say to
+/// each other, in virtual time: garbage, their own datagrams damaged, changed, late and
+/// again, those of an earlier cluster and of earlier lives, messages and fragments of
+/// strangers and messages forged in a member's name; requests and restarts besides.
 ///
 /// No node panics, runs hot, holds more than its bounds, or speaks to another address
-/// than those of its file. What does not open changes nothing at all and is not
-/// answered. What is not for this life, of another cluster, or from nobody who is
+/// than those of its file, or of a newcomer whom a member names. What does not open
+/// changes nothing at all and is not answered. What is not for this life, of another cluster, or from nobody who is
 /// believed changes no term, vote, log, role, leader or member; but for a hello it is
 /// not answered, and a hello with no more than came. Unless a message was forged in a
 /// member's name, which a checksum cannot keep out, no node fails, all requests are
@@ -58,8 +58,6 @@ struct Attack {
     sealed: bool,
     /// So many datagrams were closed by hand.
     closed: u64,
-    /// Whether a message was forged in a member's name.
-    forged: bool,
     /// Whether a node has lost its memory: no second one may.
     forgot: bool,
     /// What was injected last, and where.
@@ -106,7 +104,7 @@ impl Attack {
             seed => Cluster::founded(2 + u64::from(seed), sealed),
         };
         let last = (0, Vec::new());
-        Attack { cluster, sealed, closed: 0, forged: false, forgot: false, last }
+        Attack { cluster, sealed, closed: 0, forgot: false, last }
     }
 
     fn step(&mut self, feed: &mut Feed<'_>) {
@@ -341,7 +339,7 @@ impl Attack {
             }
             Verdict::Replayed => _ = self.cluster.inject(to, &datagram),
             Verdict::Forged => {
-                self.forged = true;
+                self.cluster.forged = true;
                 self.cluster.inject(to, &datagram);
             }
         }
@@ -394,7 +392,7 @@ impl Attack {
 
     fn settle(mut self) {
         let cluster = &mut self.cluster;
-        if self.forged {
+        if cluster.forged {
             // Anything may have come of it that is no panic.
             cluster.run(SECOND);
             let counts = (0..NODES).map(|node| cluster.engine_of(node).counts().describe());

@@ -265,3 +265,10 @@ fn node(rng: &mut Rng, number: usize, odd: bool) -> String {
     };
     format!("\"{name}\":{{\"ip\":{ip},\"port\":{port}{role}}}")
 }
+
+/// In a member's name, node0 is asked to add node3 at an address that no file has, and says
+/// hello there. A run took that for a word to a stranger.
+#[test]
+fn a_newcomer_is_greeted_where_a_member_says() {
+    engine(&[0xff, 0xff, 0xf8, 0xf8, 0xf8, 0xf8, 0xf8, 0xff, 0x0a, 0xff, 0x0a, 0xff]);
+}
