@@ -474,7 +474,8 @@ pub mod upgrading {}
 /// some 80 bytes (the README has the measurement), and large ones hardly more than their JSON.
 ///
 /// So a node with small entries and the default of 10,000 needs a few megabytes for its log;
-/// with entries of 100 KB, up to 80 MiB and as much as is outstanding. While a member is being
+/// with entries of 100 KB, up to 80 MiB and as much as is outstanding. A thread that makes
+/// requests has up to 32 KiB of its own, where it writes those of less than 4 KiB. While a member is being
 /// brought up to date its leader keeps up to 64 MiB for it.
 ///
 /// The newest snapshot is in memory, too. A state machine whose state takes *s* bytes as a

@@ -27,14 +27,12 @@ use crate::config;
 use crate::core::message::Wish;
 use crate::error::RequestError;
 use crate::guard;
+use crate::operation::ID_LIMIT_BYTES;
 
 use self::json::{encode, encode_value};
 
 pub(crate) use self::draft::Draft;
 pub(crate) use self::json::check_json;
-
-/// An id of the caller's has at most so many bytes, and at least 1.
-const ID_BYTES_LIMIT: usize = 256;
 
 /// Until it parks, a waiting thread looks so long whether the answer is there.
 /// A commit on one machine takes less, and waking a thread costs as much again.
@@ -295,8 +293,8 @@ impl fmt::Debug for Request {
 fn check_id(id: &str) -> Result<(), String> {
     match id.len() {
         0 => Err("the id is empty; it must have 1 to 256 bytes".to_string()),
-        1..=ID_BYTES_LIMIT => Ok(()),
-        bytes => Err(format!("the id has {bytes} bytes; it must have 1 to {ID_BYTES_LIMIT}")),
+        1..=ID_LIMIT_BYTES => Ok(()),
+        bytes => Err(format!("the id has {bytes} bytes; it must have 1 to {ID_LIMIT_BYTES}")),
     }
 }
 

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::process::Command;
 use std::{env, fs};
 
+use common::skipped::skipped;
 use common::{Plan, answer};
 use kontiki::Pending;
 use serde_json::json;
@@ -113,11 +114,11 @@ fn system_calls(outstanding: usize) -> Option<f64> {
         .env(OUTSTANDING, outstanding.to_string())
         .output();
     let Ok(output) = traced else {
-        eprintln!("skipped: there is no strace");
+        skipped("there is no strace");
         return None;
     };
     if !output.status.success() {
-        eprintln!("skipped: strace may not trace here: {:?}", output.status);
+        skipped(&format!("strace may not trace here: {:?}", output.status));
         return None;
     }
     let table = fs::read_to_string(table).expect("strace wrote it");

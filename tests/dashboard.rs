@@ -9,6 +9,8 @@ mod folder;
 #[path = "common/program.rs"]
 #[allow(dead_code)]
 mod program;
+#[path = "common/skipped.rs"]
+mod skipped;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -88,13 +90,24 @@ fn alone() -> MutexGuard<'static, ()> {
 fn browser() -> Option<Browser> {
     let browser = Browser::start();
     if browser.is_none() {
-        let _ = writeln!(std::io::stderr(), "skipped: there is no chromium");
+        skipped::skipped("there is no chromium");
     }
     browser
 }
 
 /// Slow enough that a browser on the same two cores does not cost a leader its office.
 const SLOW: u32 = 4;
+
+/// A page of this size that shows a leader, while no other test has one; or word that there
+/// can be none.
+fn page(width: u32, height: u32) -> Option<(MutexGuard<'static, ()>, Browser, Dashboard)> {
+    let alone = alone();
+    let mut browser = browser()?;
+    let dashboard = Dashboard::start(SLOW);
+    browser.open(&dashboard.url, width, height);
+    browser.until("a leader", LEADER);
+    Some((alone, browser, dashboard))
+}
 
 const LEADER: &str = "document.querySelector('.row.leader b')?.textContent";
 
@@ -112,10 +125,7 @@ fn committed(value: u32, logs: usize) -> String {
 /// by keyboard alone. Nothing goes wrong on the page meanwhile.
 #[test]
 fn the_page_shows_what_happens_and_its_buttons_make_it_happen() {
-    let _alone = alone();
-    let Some(mut browser) = browser() else { return };
-    let dashboard = Dashboard::start(SLOW);
-    browser.open(&dashboard.url, 1200, 900);
+    let Some((_alone, mut browser, _dashboard)) = page(1200, 900) else { return };
     let first = browser.until("a leader", LEADER);
     browser.until(
         "the leader in the heading",
@@ -159,11 +169,7 @@ fn the_page_shows_what_happens_and_its_buttons_make_it_happen() {
 /// A node that comes back without its memory is shown to join, and to vote again.
 #[test]
 fn a_node_that_forgets_is_shown_to_learn() {
-    let _alone = alone();
-    let Some(mut browser) = browser() else { return };
-    let dashboard = Dashboard::start(SLOW);
-    browser.open(&dashboard.url, 1200, 900);
-    browser.until("a leader", LEADER);
+    let Some((_alone, mut browser, _dashboard)) = page(1200, 900) else { return };
     browser.run("document.querySelector('#send10').click()");
     browser.until("ten entries", &committed(10, 5));
     browser.run("document.querySelector('.row.follower .forget').click()");
@@ -179,11 +185,7 @@ fn a_node_that_forgets_is_shown_to_learn() {
 /// name and is large enough for a finger.
 #[test]
 fn the_page_fits_a_telephone() {
-    let _alone = alone();
-    let Some(mut browser) = browser() else { return };
-    let dashboard = Dashboard::start(SLOW);
-    browser.open(&dashboard.url, 360, 740);
-    browser.until("a leader", LEADER);
+    let Some((_alone, mut browser, _dashboard)) = page(360, 740) else { return };
     // Who wants nothing to move sees links that are lit instead; that is drawn for a while.
     let still = json!([{"name": "prefers-reduced-motion", "value": "reduce"}]);
     browser.call("Emulation.setEmulatedMedia", json!({ "features": still }));
@@ -209,11 +211,7 @@ fn the_page_fits_a_telephone() {
 /// the focus; also when the page has lost the program for a moment and is told all anew.
 #[test]
 fn the_page_can_be_used_by_keyboard() {
-    let _alone = alone();
-    let Some(mut browser) = browser() else { return };
-    let dashboard = Dashboard::start(SLOW);
-    browser.open(&dashboard.url, 1200, 900);
-    browser.until("a leader", LEADER);
+    let Some((_alone, mut browser, _dashboard)) = page(1200, 900) else { return };
     browser.run("window.all = [...document.querySelectorAll('button, select, input, [tabindex]')]");
     let count = browser.run("all.length").as_u64().expect("a number");
     assert!(count > 30, "{count}");

@@ -16,12 +16,14 @@ mod processes;
 #[path = "common/program.rs"]
 #[allow(dead_code)]
 mod program;
+#[path = "common/skipped.rs"]
+mod skipped;
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Write};
+use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::{fs, io};
 
 use serde_json::json;
 
@@ -114,11 +116,6 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Past the test's own standard error, which is only shown when it fails.
-fn skipped(why: &str) {
-    let _ = writeln!(io::stderr(), "skipped: {why}");
-}
-
 fn node(cluster: &Cluster, name: &'static str, mut command: Command) -> Node {
     Node::spawn(name, command.args(cluster.arguments(name)).env("RUST_LOG", "warn"))
 }
@@ -137,7 +134,7 @@ fn a_full_disk_stops_its_node_and_no_other() {
     // Room for one segment, and not for the next.
     let disk = match SmallDisk::new(&cluster.folder("node2"), SEGMENT_MB * 3 / 2) {
         Ok(disk) => disk,
-        Err(why) => return skipped(&why),
+        Err(why) => return skipped::skipped(&why),
     };
     let program = program();
     let mut nodes = vec![cluster.start("node0"), cluster.start("node1")];
@@ -195,7 +192,7 @@ fn a_leader_whose_disk_hangs_lets_another_lead() {
     let cluster = Cluster::new(3, json!({})).durable();
     let disk = match SmallDisk::that_may_hang(&cluster.folder("node2"), SEGMENT_MB * 4) {
         Ok(disk) => disk,
-        Err(why) => return skipped(&why),
+        Err(why) => return skipped::skipped(&why),
     };
     let mut nodes = vec![cluster.start("node0"), cluster.start("node1")];
     nodes.push(node(&cluster, "node2", disk.enter(program())));

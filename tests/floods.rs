@@ -12,7 +12,7 @@ mod both;
 mod common;
 
 use std::fs;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -79,17 +79,21 @@ fn spent_us() -> u64 {
     tasks.map(|task| of(task.expect("a thread").path())).sum()
 }
 
-/// How many datagrams found no room at these ports, so far.
-fn dropped(ports: &[u16]) -> u64 {
+/// How many datagrams found no room at these addresses, so far. Other programs may have the
+/// same ports at others.
+fn dropped(addresses: &[SocketAddr]) -> u64 {
+    let shown = |address: &SocketAddr| match address {
+        SocketAddr::V4(at) => {
+            format!("{:08X}:{:04X}", u32::from_ne_bytes(at.ip().octets()), at.port())
+        }
+        SocketAddr::V6(at) => panic!("{at} is in another table"),
+    };
+    let addresses: Vec<String> = addresses.iter().map(shown).collect();
     let table = fs::read_to_string("/proc/net/udp").expect("it is there");
     let of = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        let port = fields.get(1)?.split(':').nth(1)?;
-        let port = u16::from_str_radix(port, 16).ok()?;
-        if !ports.contains(&port) {
-            return None;
-        }
-        fields.last()?.parse::<u64>().ok()
+        let counts = addresses.iter().any(|address| address == fields[1]);
+        counts.then(|| fields[fields.len() - 1].parse::<u64>().expect("a number"))
     };
     table.lines().skip(1).filter_map(of).sum()
 }
@@ -130,8 +134,8 @@ fn flood(name: &str, sealed: bool, make: impl FnOnce([Head; 2], Vec<Taped>) -> M
     let (cluster, heads, tape) = cluster(sealed);
     let mut make = make(heads, tape);
     let datagrams: Vec<Vec<u8>> = (0..DATAGRAMS).map(|number| make(number % 2)).collect();
-    let ports = [0, 1].map(|place| cluster.addresses[place].port());
-    let (memory, spent, lost) = (resident(), spent_us(), dropped(&ports));
+    let addresses = [0, 1].map(|place| cluster.addresses[place]);
+    let (memory, spent, lost) = (resident(), spent_us(), dropped(&addresses));
     let (over, sent) = (AtomicBool::new(false), AtomicU64::new(0));
     let begun = Instant::now();
     let mut commits = 0;
@@ -166,7 +170,7 @@ fn flood(name: &str, sealed: bool, make: impl FnOnce([Head; 2], Vec<Taped>) -> M
         }
     });
     let seconds = begun.elapsed().as_secs_f64();
-    let (sent, lost) = (sent.into_inner(), dropped(&ports) - lost);
+    let (sent, lost) = (sent.into_inner(), dropped(&addresses) - lost);
     let spent = (spent_us() - spent) as f64;
     let taken = sent.saturating_sub(lost).max(1) as f64;
     let more = resident().saturating_sub(memory);

@@ -22,6 +22,8 @@ mod program;
 #[path = "../examples/kv/resp.rs"]
 #[allow(dead_code)]
 mod resp;
+#[path = "common/skipped.rs"]
+mod skipped;
 #[path = "../examples/kv/store.rs"]
 #[allow(dead_code)]
 mod store;
@@ -72,7 +74,7 @@ fn redis_itself_answers_so() {
     let server = Path::new("/usr/bin/redis-check-rdb");
     let Some(cluster) = cluster(2, json!({})) else { return };
     if !server.exists() {
-        skipped(&format!("there is no {}", server.display()));
+        skipped::skipped(&format!("there is no {}", server.display()));
         return;
     }
     let (address, port) = (cluster.address.to_string(), cluster.port(0).to_string());
@@ -422,15 +424,10 @@ fn wrong_arguments_end_with_2_and_say_why() {
 fn cluster(test: u16, keys: Value) -> Option<Cluster> {
     let there = |tool: &&str| Command::new(tool).arg("--version").output().is_ok();
     if !["redis-cli", "redis-benchmark"].iter().all(there) {
-        skipped("there is no redis-cli or no redis-benchmark (Debian: redis-tools)");
+        skipped::skipped("there is no redis-cli or no redis-benchmark (Debian: redis-tools)");
         return None;
     }
     Some(Cluster::new(test, keys))
-}
-
-/// Whoever runs the tests sees it: what `eprintln` says is shown of a test that fails.
-fn skipped(why: &str) {
-    let _ = writeln!(io::stderr(), "skipped: {why}");
 }
 
 /// A node, when it has begun to listen. For its clients, too, it has the port of its name in the file.

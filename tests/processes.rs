@@ -12,9 +12,10 @@ mod folder;
 mod processes;
 #[path = "common/program.rs"]
 mod program;
+#[path = "common/skipped.rs"]
+mod skipped;
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -429,7 +430,7 @@ fn in_a_terminal_the_lines_stay_in_their_place() {
     let mut script = Command::new("script");
     script.args(["--quiet", "--flush", "--return", "--command", &command, "/dev/null"]);
     if Command::new("script").arg("--version").output().is_err() {
-        let _ = writeln!(io::stderr(), "skipped: there is no `script`");
+        skipped::skipped("there is no `script`");
         return;
     }
     let mut node = Node::spawn("alone", &mut script);

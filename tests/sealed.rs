@@ -305,7 +305,7 @@ fn secrets_in_a_config_are_checked_and_not_shown() {
 #[test]
 fn a_node_on_a_network_says_that_it_has_no_secret() {
     let Some(address) = common::outer_address() else {
-        return eprintln!("skipped: this machine has no address but loopback");
+        return common::skipped::skipped("this machine has no address but loopback");
     };
     narration();
     let start = |name: &str, address, keys: Value| {

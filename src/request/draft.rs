@@ -9,8 +9,9 @@ use std::cell::RefCell;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// So many bytes are free in front of the JSON. A head is seldom longer, and copied then.
-pub(crate) const HEADROOM: usize = 16;
+/// So many bytes are free in front of the JSON. A head is seldom
+/// longer; then both are copied.
+const HEADROOM: usize = 16;
 /// So long pieces of memory does a thread ask for.
 const PIECE_BYTES: usize = 32 * 1024;
 /// A longer draft has memory of its own.

@@ -12,6 +12,7 @@ pub mod machine;
 pub mod narration;
 pub mod relay;
 pub mod single;
+pub mod skipped;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};

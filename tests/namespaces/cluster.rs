@@ -1,7 +1,6 @@
 //! Five nodes in their namespaces, their ten clients, and what must hold of both.
 
 use std::fs;
-use std::io::Write;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -55,8 +54,7 @@ impl Cluster {
         let network = match Network::new() {
             Ok(network) => network,
             Err(why) => {
-                // Past the test's own standard error, which is only shown when it fails.
-                let _ = writeln!(std::io::stderr(), "skipped: {why}");
+                crate::skipped::skipped(&why);
                 return None;
             }
         };

@@ -17,6 +17,8 @@ mod nodes;
 #[path = "../common/program.rs"]
 #[allow(dead_code)]
 mod program;
+#[path = "../common/skipped.rs"]
+mod skipped;
 
 use std::io::{self, BufRead, BufReader};
 use std::panic::{self, AssertUnwindSafe};
