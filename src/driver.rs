@@ -12,6 +12,7 @@
 //! thread of its own. All that is ready is taken before anything is answered, so
 //! that what came together leaves together, and everybody is woken once.
 
+mod courtesy;
 mod disk;
 mod machine;
 mod narrate;
@@ -40,6 +41,7 @@ use crate::shared::{Input, Shared, Ticket};
 use crate::storage::{OsFiles, Store};
 use crate::wire::udp::{self, Bound};
 
+use self::courtesy::Courtesy;
 use self::disk::DiskThread;
 use self::machine::MachineThread;
 use self::narrate::Narrator;
@@ -52,8 +54,6 @@ const SOCKET: Token = Token(1);
 /// a flood cannot keep a node from answering.
 const DATAGRAMS_A_TURN: usize = 512;
 const INPUTS_A_TURN: usize = 65_536;
-/// So often is nobody given way after it was of no use.
-const AT_ONCE: u32 = 32;
 
 /// What a node needs of the operating system and of its program.
 pub(crate) struct Prepared {
@@ -203,8 +203,7 @@ struct Running<'a> {
     buffer: Vec<u8>,
     publisher: Publisher<'a>,
     lost: u64,
-    /// So many rings of the bell are answered at once before a client is given way.
-    at_once: u32,
+    courtesy: Courtesy,
 }
 
 impl<'a> Running<'a> {
@@ -260,7 +259,7 @@ impl<'a> Running<'a> {
             buffer: vec![0; udp::DATAGRAM_LIMIT_BYTES],
             publisher: Publisher::new(shared, clock),
             lost: 0,
-            at_once: 0,
+            courtesy: Courtesy::default(),
         })
     }
 
@@ -278,7 +277,10 @@ impl<'a> Running<'a> {
             }
             let now = self.now();
             self.take_datagrams(now);
-            if let Some(left) = self.take_inputs(now) {
+            let mut courtesy = std::mem::take(&mut self.courtesy);
+            let taken = courtesy.gather(|| self.take_inputs(now));
+            self.courtesy = courtesy;
+            if let Err(left) = taken {
                 return left;
             }
             let now = self.now();
@@ -310,27 +312,9 @@ impl<'a> Running<'a> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             other => other?,
         }
-        if sleeps && events.iter().any(|event| event.token() == WAKER) {
-            self.give_way();
-        }
         self.more |= std::mem::take(&mut self.look_again);
         self.more |= events.iter().any(|event| event.token() == SOCKET);
         Ok(())
-    }
-
-    /// Who rang has perhaps more to ask, and where it shares this core it was cut short by
-    /// the ring: it may go on first, so that what it asks leaves together. Where nothing
-    /// more came of that, it is not tried again for a while.
-    fn give_way(&mut self) {
-        if self.at_once > 0 {
-            self.at_once -= 1;
-            return;
-        }
-        let before = self.shared.inputs().len();
-        std::thread::yield_now();
-        if self.shared.inputs().len() == before {
-            self.at_once = AT_ONCE;
-        }
     }
 
     fn take_datagrams(&mut self, now: Time) {
@@ -358,13 +342,18 @@ impl<'a> Running<'a> {
         }
     }
 
-    fn take_inputs(&mut self, now: Time) -> Option<Left> {
+    /// Takes the inputs that are there. Says how many requests were among them.
+    fn take_inputs(&mut self, now: Time) -> Result<usize, Left> {
+        let mut requests = 0;
         for _ in 0..INPUTS_A_TURN {
             match self.shared.inputs().try_recv() {
-                Ok(Input::Request(ticket, kind)) => self.engine.request(ticket, kind, now),
+                Ok(Input::Request(ticket, kind)) => {
+                    requests += 1;
+                    self.engine.request(ticket, kind, now);
+                }
                 Ok(Input::Done(done)) => self.engine.done(*done),
                 Ok(Input::Stop(run)) if run == self.run => {
-                    return Some(Left::Stopped);
+                    return Err(Left::Stopped);
                 }
                 Ok(Input::Written(run, number)) if run == self.run => {
                     self.engine.written(number, now);
@@ -374,21 +363,21 @@ impl<'a> Running<'a> {
                     self.engine.not_saved(&why);
                 }
                 Ok(Input::DiskFailed(run, reason)) if run == self.run => {
-                    return Some(Left::Failed(format!(
+                    return Err(Left::Failed(format!(
                         "its disk failed: {reason}; nothing that it acknowledged is lost: start \
                          it again when that is mended"
                     )));
                 }
                 Ok(Input::MachinePanicked(said)) => {
-                    return Some(Left::Failed(format!("the state machine panicked: {said}")));
+                    return Err(Left::Failed(format!("the state machine panicked: {said}")));
                 }
                 // Of a run that is over.
                 Ok(Input::Start | Input::Stop(_)) => {}
                 Ok(Input::Written(..) | Input::Saved(..) | Input::DiskFailed(..)) => {}
-                Err(_) => return None,
+                Err(_) => break,
             }
         }
-        None
+        Ok(requests)
     }
 
     /// Carries out what the engine gave: datagrams first, for the others to work

@@ -231,9 +231,7 @@ impl Leader {
             let wait = if sleeps { Duration::from_millis(100) } else { Duration::ZERO };
             let _ = self.poll.poll(&mut events, Some(wait));
             self.shared.asleep.store(false, Ordering::SeqCst);
-            if sleeps && events.iter().any(|event| event.token() == Token(0)) {
-                self.give_way();
-            }
+            self.give_way();
             while let Ok(length) = self.socket.recv(&mut buffer) {
                 self.acknowledged(&buffer[..length]);
             }
@@ -242,16 +240,25 @@ impl Leader {
         }
     }
 
-    /// As a node does: a client on the same core may go on first, while that is of use.
+    /// As a node does: clients may go on first, while more comes of that.
     fn give_way(&mut self) {
-        if self.at_once > 0 {
-            self.at_once -= 1;
-            return;
+        let mut before = 0;
+        let began = Instant::now();
+        for _ in 0..16 {
+            let asks = self.asks.len();
+            let useless = asks == 1 && self.at_once > 0;
+            let long = began.elapsed() > Duration::from_micros(500);
+            if asks == before || asks >= 64 || useless || long {
+                break;
+            }
+            before = asks;
+            std::thread::yield_now();
         }
-        let before = self.asks.len();
-        std::thread::yield_now();
-        if self.asks.len() == before {
-            self.at_once = 32;
+        match self.asks.len() {
+            0 => {}
+            1 if self.at_once > 0 => self.at_once -= 1,
+            1 => self.at_once = 32,
+            _ => self.at_once = 0,
         }
     }
 
