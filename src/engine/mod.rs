@@ -276,17 +276,18 @@ impl<T> Engine<T> {
     pub(crate) fn flush(&mut self, output: &mut Output<T>, now: Time) {
         self.drive_compaction(output, now);
         for _ in 0..ROUNDS_A_FLUSH {
-            self.clients.drive(&mut self.core, self.host.session_age(), now);
-            for (ticket, answer) in self.changes.drive(&mut self.core, now) {
-                self.clients.answer(ticket, answer);
+            // What was asked of one leader is asked of another after the log has told what
+            // of it arrived, or it would be asked twice.
+            if self.leader() == self.known_leader {
+                self.drive(now);
             }
             self.core.flush(now, &mut self.effects);
-            // What is told decides nothing: a node goes the same way unheard. Another leader
-            // is heard of in a turn that writes its term, or after one that knew of none.
+            // What is told decides nothing: a node goes the same way unheard.
             let more = self.effects.asks_for_more();
             self.carry_out(output, now);
+            let other_leader = self.meet_leader();
             let applied = self.apply(output);
-            if !more && !applied {
+            if !more && !other_leader && !applied {
                 break;
             }
         }
@@ -298,6 +299,14 @@ impl<T> Engine<T> {
             self.end_all(&RequestError::Refused { reason });
         }
         self.clients.drain_answers(&mut output.answers);
+    }
+
+    /// Gives the core what clients ask for.
+    fn drive(&mut self, now: Time) {
+        self.clients.drive(&mut self.core, self.host.session_age(), now);
+        for (ticket, answer) in self.changes.drive(&mut self.core, now) {
+            self.clients.answer(ticket, answer);
+        }
     }
 
     /// Sends before it writes: the followers' work and the own overlap.
@@ -330,12 +339,22 @@ impl<T> Engine<T> {
         if let Some((id, data)) = self.effects.assembled.take() {
             self.install(id, data);
         }
-        let leader = (self.core.term(), self.core.leader());
-        if leader != self.known_leader {
-            self.known_leader = leader;
-            self.clients.on_leader_change();
-            self.changes.on_leader_change();
+    }
+
+    fn leader(&self) -> (Term, Option<Incarnation>) {
+        (self.core.term(), self.core.leader())
+    }
+
+    /// Says whether it is another leader than the clients know of, or none.
+    fn meet_leader(&mut self) -> bool {
+        let leader = self.leader();
+        if leader == self.known_leader {
+            return false;
         }
+        self.known_leader = leader;
+        self.clients.on_leader_change();
+        self.changes.on_leader_change();
+        true
     }
 
     fn end_all(&mut self, error: &RequestError) {

@@ -204,3 +204,26 @@ fn a_new_leader_is_asked_again_as_soon_as_any() {
         assert!(took < 150 * MILLISECOND, "seed {seed}: {took} us");
     }
 }
+
+/// What waited while no leader was known is sent once when one is heard, and at once. (A
+/// fuzzer found that it was sent again with the next datagram.)
+#[test]
+fn a_leader_that_is_heard_again_is_asked_once() {
+    for seed in 0..5 {
+        let mut cluster = Cluster::new(3, false, seed);
+        let leader = cluster.wait_for_leader();
+        let other = (leader + 1) % 3;
+        cluster.request(other, json!("session"));
+        cluster.run_until(SECOND, |cluster| cluster.open_requests() == 0);
+        cluster.isolate(other);
+        cluster.run(2 * SECOND);
+        assert_eq!(cluster.core_mut(other).leader(), None);
+        cluster.request(other, json!("x".repeat(20_000)));
+        cluster.heal();
+        cluster.run_while(SECOND, |cluster| cluster.core_mut(other).leader().is_none());
+        let before = cluster.bytes_of(other);
+        cluster.run_until(SECOND, |cluster| cluster.open_requests() == 0);
+        let sent = cluster.bytes_of(other) - before;
+        assert!(sent < 10_000, "seed {seed}: {sent} bytes after it was sent");
+    }
+}
