@@ -16,8 +16,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::core::Record;
 use crate::core::snapshot::Snapshot;
@@ -30,6 +31,8 @@ use crate::storage::{OsFiles, Saver, StorageError, Store};
 /// A batch holds so many bytes of entries before it goes to the disk: what waits is
 /// written more than once then, rather than held twice.
 const BATCH_BYTES: usize = 16 << 20;
+/// When nothing came for so long the last batch is marked.
+const QUIET: Duration = Duration::from_millis(5);
 
 /// What the disk's thread is asked for.
 enum Work {
@@ -141,7 +144,7 @@ fn serve(
     waiting: &Receiver<Work>,
 ) -> Result<(), StorageError> {
     let mut records: Vec<Record> = Vec::new();
-    while let Ok(first) = waiting.recv() {
+    while let Some(first) = next(&mut store, waiting)? {
         let mut trim = None;
         let mut bytes = 0;
         let mut next = Some(first);
@@ -165,5 +168,75 @@ fn serve(
             store.trim(base)?;
         }
     }
-    Ok(())
+    store.mark()
+}
+
+/// Waits for what is to be done next; `None`: nobody asks any more.
+fn next(
+    store: &mut Store<OsFiles>,
+    waiting: &Receiver<Work>,
+) -> Result<Option<Work>, StorageError> {
+    if store.lacks_mark() {
+        match waiting.recv_timeout(QUIET) {
+            Err(RecvTimeoutError::Timeout) => store.mark()?,
+            done => return Ok(done.ok()),
+        }
+    }
+    Ok(waiting.recv().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use mio::Poll;
+
+    use super::*;
+    use crate::core::Hard;
+    use crate::core::types::{Incarnation, Term, WriteNumber};
+    use crate::driver::WAKER;
+    use crate::storage::inspect;
+
+    /// What is on the disk when nobody asks for more is marked, within milliseconds and when
+    /// the thread ends: what of it is lost later is damage, and no write that was cut short.
+    #[test]
+    fn the_last_batch_is_marked_when_it_is_quiet_and_at_the_end() {
+        let dir = std::env::temp_dir().join(format!("kontiki-{}-marks", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        let poll = Poll::new().expect("a poll");
+        let waker = mio::Waker::new(poll.registry(), WAKER).expect("a bell");
+        let shared = Arc::new(Shared::new("node0", waker));
+        let files = OsFiles::new(&dir).expect("a folder");
+        let opened = Store::open(files, "node0", Incarnation(7), |_| Ok(()));
+        let (store, _) = opened.expect("a new log");
+        let disk = DiskThread::spawn(&shared, 1, store).expect("a thread");
+        let write = |term: u64| {
+            let hard = Hard { term: Term(term), ..Hard::default() };
+            let (from, entries, install) = (None, Vec::new(), None);
+            let number = WriteNumber(term);
+            disk.write(&mut vec![Record { number, hard: Some(hard), from, entries, install }]);
+            match shared.inputs().recv_timeout(Duration::from_secs(20)) {
+                Ok(Input::Written(1, written)) => assert_eq!(written, number),
+                _ => panic!("it is not written"),
+            }
+        };
+        // Where the mark says that all is durable.
+        let marked = || {
+            let mut out = Vec::new();
+            assert!(inspect(&dir, &mut out).expect("a log"));
+            let text = String::from_utf8(out).expect("text");
+            let mark = text.lines().find_map(|line| line.strip_prefix("  mark: all up to byte "));
+            mark.map_or(0, |rest| rest.split(' ').next().unwrap_or("").parse().unwrap_or(0))
+        };
+        write(1);
+        let (first, began) = (|| marked() > 0u64, Instant::now());
+        while !first() {
+            assert!(began.elapsed() < Duration::from_secs(20), "it is quiet, and there is no mark");
+        }
+        let before = marked();
+        write(2);
+        drop(disk);
+        assert!(marked() > before, "the end has no mark");
+        let _ = std::fs::remove_dir_all(&dir);
+    }
 }

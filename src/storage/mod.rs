@@ -36,13 +36,15 @@
 //!   before the next one is begun, and that one states where it ends and the chain of
 //!   its frames.
 //! - *Does anything say that it was synced?* Each frame says up to where all was
-//!   durable when it was written; after each sync a *mark* says so at once, far from
-//!   the frames. Then it is damage. If nothing does, it is the unfinished write of a
-//!   crash and is cut off: nothing of it was acknowledged.
+//!   durable when it was written; where no other follows within milliseconds a *mark*
+//!   says so, far from the frames. Then it is damage. If nothing does, it is the
+//!   unfinished write of a crash and is cut off: nothing of it was acknowledged.
 //!
 //! One case is left. The mark is not synced itself, or it would cost as much as the
-//! records do. If power fails before the system has written it, or an accident takes
-//! it too, then nothing tells a damaged last batch from a torn one.
+//! records do; and it is not written between two batches that follow each other, or
+//! each sync would have two places of the disk to write. If the process is killed, or
+//! power fails, before it is on the disk, or an accident takes it too, then nothing
+//! tells a last batch that is damaged from one that was torn.
 //!
 //! # What each crash leaves behind
 //!

@@ -65,6 +65,8 @@ struct Active<File> {
     synced: u64,
     /// Whether a record was appended since.
     is_dirty: bool,
+    /// Up to here the mark says so.
+    marked: u64,
 }
 
 impl<F: Files> Store<F> {
@@ -164,9 +166,21 @@ impl<F: Files> Store<F> {
         self.unless_failed(|store| store.append_all(records))
     }
 
-    /// Makes all that was appended durable, then leaves a mark that says so.
+    /// Makes all that was appended durable. Each batch says so of those before it; of the
+    /// last one `mark` does.
     pub(crate) fn sync(&mut self) -> Result<(), StorageError> {
         self.unless_failed(Store::sync_active)
+    }
+
+    /// Whether nothing says yet that the last batch is durable.
+    pub(crate) fn lacks_mark(&self) -> bool {
+        self.active.marked < self.active.synced && self.failed.is_none()
+    }
+
+    /// Leaves a mark that says so, where there is none. To be called when no more comes
+    /// for a moment: a sync that follows has two places of the disk to write.
+    pub(crate) fn mark(&mut self) -> Result<(), StorageError> {
+        self.unless_failed(Store::mark_active)
     }
 
     /// The log up to `base` is covered by a durable snapshot, and not wanted any more:
@@ -282,10 +296,20 @@ impl<F: Files> Store<F> {
         let active = &mut self.active;
         self.files.sync(&active.file).doing(|| format!("sync {path}"))?;
         (active.synced, active.is_dirty) = (active.end.at, false);
-        // The mark is not synced itself: if it is lost, so is nothing else.
+        Ok(())
+    }
+
+    /// The mark is not synced itself: if it is lost, so is nothing else.
+    fn mark_active(&mut self) -> Result<(), StorageError> {
+        if !self.lacks_mark() {
+            return Ok(());
+        }
+        let path = self.path();
+        let active = &mut self.active;
         let mark = encode_mark(&active.salt, active.synced);
-        let marked = self.files.write_at(&active.file, MARK_AT, &mark);
-        marked.doing(|| format!("write {path}"))
+        let written = self.files.write_at(&active.file, MARK_AT, &mark);
+        active.marked = active.synced;
+        written.doing(|| format!("write {path}"))
     }
 
     fn trim_to(&mut self, base: Index) -> Result<(), StorageError> {
@@ -383,6 +407,7 @@ fn begin_segment<F: Files>(
         written: end.at,
         synced: end.at,
         is_dirty: false,
+        marked: end.at,
     })
 }
 
@@ -396,7 +421,16 @@ fn reuse<F: Files>(
     let file = files.open(&name).doing(|| format!("open {}", files.describe(&name)))?;
     let Newest { len, end, .. } = *newest;
     let salt = Salt::new(node.incarnation, node.newest);
-    Ok(Active { file, salt, len, end, written: end.at, synced: end.at, is_dirty: false })
+    Ok(Active {
+        file,
+        salt,
+        len,
+        end,
+        written: end.at,
+        synced: end.at,
+        is_dirty: false,
+        marked: FRAMES_AT,
+    })
 }
 
 /// Makes durable what was found. It was read, but perhaps only from memory: if the

@@ -57,6 +57,9 @@ pub(super) fn run(files: &SimFiles, seed: u64, ledger: &mut Ledger) -> Result<()
             5 | 6 => {
                 store.sync()?;
                 acknowledge(&mut maker, ledger);
+                if maker.chance(50) {
+                    store.mark()?;
+                }
             }
             7 => {
                 // Nothing is applied that is not durable.

@@ -1,6 +1,7 @@
 //! Every way in which one place of the files can change after all was synced: what is
 //! found is exactly what was acknowledged, or an error.
 
+use super::super::format::{Salt, decode_mark};
 use super::*;
 
 /// Longer than in the other tests: much of the log stands in the newest one too.
@@ -19,6 +20,7 @@ fn log_of_300() -> (SimFiles, Twin) {
         store.append(&[maker.next()]).unwrap();
         if maker.chance(60) || number == 300 {
             store.sync().unwrap();
+            store.mark().unwrap();
         }
         if number % 10 == 0 {
             maker.commit();
@@ -187,6 +189,7 @@ fn damage_names_file_and_place_and_what_to_do() {
         store.append(&[vote(index + 1, 0)]).unwrap();
         store.sync().unwrap();
     }
+    store.mark().unwrap();
     let second = FRAMES_AT as usize + VOTE_BYTES;
     files.damage("log-1", |bytes| bytes[second + 40] ^= 1);
     let error = read(&files).unwrap_err();
@@ -261,8 +264,8 @@ fn what_was_torn_never_comes_back() {
     assert_eq!(read(&files).unwrap().unwrap().hard, hard(2, 0));
 }
 
-/// Power was lost before the system wrote the mark: then the frames tell, and only of
-/// the last batch nobody knows whether it was ever synced.
+/// Power was lost before the mark was written: then the frames tell, and only of the last
+/// batch nobody knows whether it was ever synced.
 #[test]
 fn without_the_mark_each_frame_speaks_for_those_before_it() {
     let files = SimFiles::new();
@@ -271,7 +274,7 @@ fn without_the_mark_each_frame_speaks_for_those_before_it() {
         store.append(&[vote(term, 0)]).unwrap();
         store.sync().unwrap();
     }
-    files.damage("log-1", |bytes| bytes[MARK_AT as usize..FRAMES_AT as usize].fill(0));
+    assert!(store.lacks_mark());
     assert_eq!(read(&files).unwrap().unwrap().hard, hard(6, 0));
     let last = FRAMES_AT as usize + 5 * VOTE_BYTES;
     for place in FRAMES_AT as usize..last + VOTE_BYTES {
@@ -286,4 +289,33 @@ fn without_the_mark_each_frame_speaks_for_those_before_it() {
         }
         files.damage("log-1", |bytes| bytes[place] ^= 4);
     }
+}
+
+/// Batches that follow each other have one place of the disk to write: what says that the
+/// last one is durable is written when it is quiet, once.
+#[test]
+fn the_mark_is_written_when_it_is_asked_for_and_once() {
+    let files = SimFiles::new();
+    let (mut store, _) = open(&files).unwrap();
+    assert!(!store.lacks_mark(), "there is nothing");
+    let before = files.operations();
+    for term in 1..=3 {
+        store.append(&[vote(term, 0)]).unwrap();
+        store.sync().unwrap();
+        assert!(store.lacks_mark());
+    }
+    assert_eq!(files.operations() - before, 6, "a write and a sync each");
+    let mark = |files: &SimFiles| {
+        decode_mark(&files.content("log-1").unwrap(), &Salt::new(LOG, 1)).map(|at| at as usize)
+    };
+    assert_eq!(mark(&files), None);
+    for _ in 0..2 {
+        store.mark().unwrap();
+        assert!(!store.lacks_mark());
+        assert_eq!(mark(&files), Some(FRAMES_AT as usize + 3 * VOTE_BYTES));
+        assert_eq!(files.operations() - before, 7);
+    }
+    store.append(&[vote(4, 0)]).unwrap();
+    assert!(!store.lacks_mark(), "what is not durable has none");
+    assert_eq!(read(&files).unwrap().unwrap().hard, hard(4, 0));
 }

@@ -24,6 +24,7 @@ fn folder() -> SimFiles {
     let empty = Entry { term: Term(3), payload: Payload::Empty };
     store.append(&[append(2, vec![empty])]).unwrap();
     store.sync().unwrap();
+    store.mark().unwrap();
     store.saver().save(&snapshot(Index(2), Term(3))).unwrap();
     files
 }

@@ -23,6 +23,7 @@ fn assert_stays_down(store: &mut Store<SimFiles>, first: &StorageError) {
             store.append(std::slice::from_ref(&record)).unwrap_err(),
             store.append(&[]).unwrap_err(),
             store.trim(Index(0)).unwrap_err(),
+            store.mark().unwrap_err(),
         ];
         for error in again {
             let text = error.to_string();

@@ -19,7 +19,7 @@ use crate::core::types::{
 use crate::core::{Hard, Record, Saved};
 use crate::encoding;
 
-use super::format::{FRAMES_AT, MARK_AT};
+use super::format::FRAMES_AT;
 use super::model::SimFiles;
 use super::recover;
 use super::store::Recovered;
