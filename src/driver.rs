@@ -4,8 +4,8 @@
 //! ```text
 //!   loop: sleep until socket, bell or deadline
 //!         take all datagrams and all inputs that are there
-//!         tick, flush
-//!         send, publish, tell, answer
+//!         tick, flush, send, write
+//!         apply, publish, tell, answer
 //! ```
 //!
 //! It never blocks on anything but that one wait: the user's state machine has a
@@ -288,7 +288,11 @@ impl<'a> Running<'a> {
             if now >= due {
                 self.engine.tick(now);
             }
-            self.engine.flush(&mut self.output, now);
+            while self.engine.flush(&mut self.output, now) {
+                if let Err(error) = self.send_and_write() {
+                    return Left::Failed(error.to_string());
+                }
+            }
             if let Err(error) = self.hand_out(now) {
                 return Left::Failed(error.to_string());
             }
@@ -380,9 +384,24 @@ impl<'a> Running<'a> {
         Ok(requests)
     }
 
-    /// Carries out what the engine gave: datagrams first, for the others to work
-    /// while this node writes, tells, publishes and answers.
+    /// Carries out what the engine gave, at the end of a turn.
     fn hand_out(&mut self, now: Time) -> Result<(), Error> {
+        self.send_and_write()?;
+        if let (Some(job), Some(machine)) = (self.output.job.take(), &self.machine) {
+            machine.give(job);
+        }
+        // Who hears of an event sees in `Committed` what it speaks of.
+        self.publisher.publish(&self.engine, !self.output.notes.is_empty(), now);
+        self.narrator.tell(&self.engine, &mut self.output.notes);
+        self.narrator.tell_of_seals(self.engine.counts());
+        self.narrator.tell_counts(&self.engine, self.lost, now);
+        answer(&mut self.output);
+        Ok(())
+    }
+
+    /// Datagrams first, for the others to work while this node writes and applies, tells,
+    /// publishes and answers.
+    fn send_and_write(&mut self) -> Result<(), Error> {
         for (to, datagram) in &self.output.datagrams {
             if let Err(lost) = udp::send(&self.socket, datagram, *to) {
                 self.lost += 1;
@@ -399,15 +418,6 @@ impl<'a> Running<'a> {
                 disk.save(snapshot)?;
             }
         }
-        if let (Some(job), Some(machine)) = (self.output.job.take(), &self.machine) {
-            machine.give(job);
-        }
-        // Who hears of an event sees in `Committed` what it speaks of.
-        self.publisher.publish(&self.engine, !self.output.notes.is_empty(), now);
-        self.narrator.tell(&self.engine, &mut self.output.notes);
-        self.narrator.tell_of_seals(self.engine.counts());
-        self.narrator.tell_counts(&self.engine, self.lost, now);
-        answer(&mut self.output);
         Ok(())
     }
 
