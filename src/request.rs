@@ -7,6 +7,7 @@
 
 mod draft;
 mod json;
+mod look;
 #[cfg(test)]
 mod tests;
 
@@ -30,13 +31,10 @@ use crate::guard;
 use crate::operation::ID_LIMIT_BYTES;
 
 use self::json::{encode, encode_value};
+use self::look::Look;
 
 pub(crate) use self::draft::Draft;
 pub(crate) use self::json::check_json;
-
-/// Until it parks, a waiting thread looks so long whether the answer is there.
-/// A commit on one machine takes less, and waking a thread costs as much again.
-const LOOK_BEFORE_PARKING: Duration = Duration::from_micros(50);
 
 /// What a client asks of the cluster: a command, a query, a lookup, other members or
 /// another leader.
@@ -468,11 +466,8 @@ impl Pending {
                           or use try_reply";
             return Err(RequestError::Invalid { reason: reason.to_string() });
         }
-        let now = Instant::now();
-        let parking = now + LOOK_BEFORE_PARKING;
-        let parking = deadline.map_or(parking, |deadline| deadline.min(parking));
-        while Instant::now() < parking {
-            thread::yield_now();
+        let look = Look::begin();
+        while look.again(deadline) {
             if self.look() {
                 return Ok(());
             }
@@ -490,6 +485,7 @@ impl Pending {
             }
             thread::park_timeout(left);
         }
+        look.parked();
         Ok(())
     }
 }

@@ -134,8 +134,8 @@ fn system_calls(outstanding: usize) -> Option<f64> {
 fn a_commit_costs_what_it_must() {
     let limits = [
         (1, Cost { datagrams: 4.5, sleeps: 6.5, allocations: 12.0 }, 26.0),
-        (64, Cost { datagrams: 0.6, sleeps: 0.6, allocations: 2.0 }, 1.5),
-        (1024, Cost { datagrams: 0.04, sleeps: 0.04, allocations: 1.2 }, 0.1),
+        (64, Cost { datagrams: 0.2, sleeps: 0.25, allocations: 1.5 }, 0.8),
+        (1024, Cost { datagrams: 0.03, sleeps: 0.03, allocations: 1.2 }, 0.08),
     ];
     for (outstanding, most, calls_most) in limits {
         let cost = cost(outstanding);

@@ -27,7 +27,7 @@ use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::{Domain, Socket, Type};
 
-use crate::measure::Client;
+use crate::measure::{Client, look_then};
 
 const DATAGRAM_BYTES: usize = 60_000;
 /// As long as what stands before the entries of an append.
@@ -129,21 +129,14 @@ impl Client for FloorClient<'_> {
         ticket
     }
 
-    /// As `Pending::wait`: looks for a while before it parks.
     fn wait(&mut self, ticket: Self::Ticket) {
-        let began = Instant::now();
-        loop {
-            match ticket.try_recv() {
-                Ok(_) => return,
-                Err(oneshot::TryRecvError::Disconnected) => panic!("the leader is gone"),
-                Err(oneshot::TryRecvError::Empty) => {}
-            }
-            if began.elapsed() > Duration::from_micros(50) {
-                ticket.recv_timeout(PATIENCE).expect("a datagram was lost");
-                return;
-            }
-            std::thread::yield_now();
-        }
+        let there = || match ticket.try_recv() {
+            Ok(_) => Some(()),
+            Err(oneshot::TryRecvError::Disconnected) => panic!("the leader is gone"),
+            Err(oneshot::TryRecvError::Empty) => None,
+        };
+        let park = || _ = ticket.recv_timeout(PATIENCE).expect("a datagram was lost");
+        look_then(there, park);
     }
 
     fn is_done(&mut self, ticket: &mut Self::Ticket) -> bool {

@@ -24,10 +24,12 @@
 mod asked;
 mod drive;
 mod process;
+mod wait;
 
 pub use self::asked::{Asked, Test};
 pub use self::drive::{Client, Sample, closed_loop, many_threads};
 pub use self::process::{cpu_time, lo_packets, rss_kb};
+pub use self::wait::look_then;
 
 use std::time::Duration;
 
