@@ -4,8 +4,8 @@
 //! ```text
 //!   loop: sleep until socket, bell or deadline
 //!         take all datagrams and all inputs that are there
-//!         tick, flush, send, write
-//!         apply, publish, tell, answer
+//!         tick, flush
+//!         send, publish, tell, answer
 //! ```
 //!
 //! It never blocks on anything but that one wait: the user's state machine has a
@@ -288,11 +288,7 @@ impl<'a> Running<'a> {
             if now >= due {
                 self.engine.tick(now);
             }
-            while self.engine.flush(&mut self.output, now) {
-                if let Err(error) = self.send_and_write() {
-                    return Left::Failed(error.to_string());
-                }
-            }
+            self.engine.flush(&mut self.output, now);
             if let Err(error) = self.hand_out(now) {
                 return Left::Failed(error.to_string());
             }
@@ -384,24 +380,9 @@ impl<'a> Running<'a> {
         Ok(requests)
     }
 
-    /// Carries out what the engine gave, at the end of a turn.
+    /// Carries out what the engine gave: datagrams first, for the others to work
+    /// while this node writes, tells, publishes and answers.
     fn hand_out(&mut self, now: Time) -> Result<(), Error> {
-        self.send_and_write()?;
-        if let (Some(job), Some(machine)) = (self.output.job.take(), &self.machine) {
-            machine.give(job);
-        }
-        // Who hears of an event sees in `Committed` what it speaks of.
-        self.publisher.publish(&self.engine, !self.output.notes.is_empty(), now);
-        self.narrator.tell(&self.engine, &mut self.output.notes);
-        self.narrator.tell_of_seals(self.engine.counts());
-        self.narrator.tell_counts(&self.engine, self.lost, now);
-        answer(&mut self.output);
-        Ok(())
-    }
-
-    /// Datagrams first, for the others to work while this node writes and applies, tells,
-    /// publishes and answers.
-    fn send_and_write(&mut self) -> Result<(), Error> {
         for (to, datagram) in &self.output.datagrams {
             if let Err(lost) = udp::send(&self.socket, datagram, *to) {
                 self.lost += 1;
@@ -418,6 +399,15 @@ impl<'a> Running<'a> {
                 disk.save(snapshot)?;
             }
         }
+        if let (Some(job), Some(machine)) = (self.output.job.take(), &self.machine) {
+            machine.give(job);
+        }
+        // Who hears of an event sees in `Committed` what it speaks of.
+        self.publisher.publish(&self.engine, !self.output.notes.is_empty(), now);
+        self.narrator.tell(&self.engine, &mut self.output.notes);
+        self.narrator.tell_of_seals(self.engine.counts());
+        self.narrator.tell_counts(&self.engine, self.lost, now);
+        answer(&mut self.output);
         Ok(())
     }
 

@@ -161,8 +161,6 @@ pub(crate) struct Engine<T> {
     /// Why the replicated state cannot go on, if it cannot.
     broken: Option<String>,
     known_leader: (Term, Option<Incarnation>),
-    /// Whether a flush has stopped for what it gave to be carried out.
-    let_out: bool,
 }
 
 /// So many rounds of work does one flush do before it lets the datagrams out.
@@ -200,7 +198,6 @@ impl<T> Engine<T> {
             handed: Index(0),
             turns: VecDeque::new(),
             known_leader: (Term(0), None),
-            let_out: false,
         }
     }
 
@@ -265,12 +262,8 @@ impl<T> Engine<T> {
         let requests = self.clients.deadline().min(self.changes.deadline());
         let due = self.core.deadline().min(requests).min(self.links.deadline());
         // The rest of a long catching up, after the datagrams have been out.
-        if self.has_to_apply() { Time(0) } else { due }
-    }
-
-    fn has_to_apply(&self) -> bool {
         let behind = self.handed < self.core.applicable() && !self.host.is_busy();
-        behind && self.broken.is_none() && !self.waits_for_snapshot()
+        if behind && self.broken.is_none() && !self.waits_for_snapshot() { Time(0) } else { due }
     }
 
     /// The entries that come next are gone, and the snapshot that stands for them is
@@ -279,23 +272,22 @@ impl<T> Engine<T> {
         self.to_restore().is_some_and(|snapshot| snapshot.id.index > self.core.applicable())
     }
 
-    /// Does what can be done now, and says what is to be carried out. True: there is more
-    /// to do here, after that is carried out. So others work on what this node said while
-    /// it applies what is committed.
-    #[must_use]
-    pub(crate) fn flush(&mut self, output: &mut Output<T>, now: Time) -> bool {
+    /// Does all that can be done now, and says what is to be carried out.
+    pub(crate) fn flush(&mut self, output: &mut Output<T>, now: Time) {
         self.drive_compaction(output, now);
         for _ in 0..ROUNDS_A_FLUSH {
-            if self.exchange(output, now) {
-                continue;
+            // What was asked of one leader is asked of another after the log has told what
+            // of it arrived, or it would be asked twice.
+            if self.leader() == self.known_leader {
+                self.drive(now);
             }
-            self.links.finish(&self.core, output, now);
-            let leaves = !output.datagrams.is_empty() || !output.writes.is_empty();
-            if leaves && !self.let_out && self.has_to_apply() {
-                self.let_out = true;
-                return true;
-            }
-            if !self.apply(output) {
+            self.core.flush(now, &mut self.effects);
+            // What is told decides nothing: a node goes the same way unheard.
+            let more = self.effects.asks_for_more();
+            self.carry_out(output, now);
+            let other_leader = self.meet_leader();
+            let applied = self.apply(output);
+            if !more && !other_leader && !applied {
                 break;
             }
         }
@@ -307,22 +299,6 @@ impl<T> Engine<T> {
             self.end_all(&RequestError::Refused { reason });
         }
         self.clients.drain_answers(&mut output.answers);
-        self.let_out = false;
-        false
-    }
-
-    /// What clients, core and peers have to say to each other. Says whether there is more.
-    fn exchange(&mut self, output: &mut Output<T>, now: Time) -> bool {
-        // What was asked of one leader is asked of another after the log has told what
-        // of it arrived, or it would be asked twice.
-        if self.leader() == self.known_leader {
-            self.drive(now);
-        }
-        self.core.flush(now, &mut self.effects);
-        // What is told decides nothing: a node goes the same way unheard.
-        let more = self.effects.asks_for_more();
-        self.carry_out(output, now);
-        self.meet_leader() || more
     }
 
     /// Gives the core what clients ask for.

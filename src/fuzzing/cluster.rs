@@ -210,19 +210,7 @@ impl Cluster {
     /// What is ready leaves; gives how many bytes that was.
     pub(super) fn flush(&mut self, node: usize) -> usize {
         let mut output = std::mem::take(&mut self.output);
-        let mut bytes = 0;
-        loop {
-            let more = self.engines[node].flush(&mut output, self.now);
-            bytes += self.carry(node, &mut output);
-            if !more {
-                break;
-            }
-        }
-        self.output = output;
-        bytes
-    }
-
-    fn carry(&mut self, node: usize, output: &mut Output<u64>) -> usize {
+        self.engines[node].flush(&mut output, self.now);
         let mut bytes = 0;
         for (to, datagram) in &output.datagrams {
             bytes += datagram.len();
@@ -247,6 +235,7 @@ impl Cluster {
             let before = self.answers.insert(ticket, answer);
             assert!(before.is_none(), "request {ticket} was answered twice");
         }
+        self.output = output;
         bytes
     }
 

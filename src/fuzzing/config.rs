@@ -165,7 +165,7 @@ fn begins(config: &Config, name: &str) {
     let mut engine: Engine<u64> = Engine::new(setup, saved, life.run, 1, host, Time(1));
     let mut output = Output::default();
     engine.tick(Time(1));
-    let _ = engine.flush(&mut output, Time(1));
+    engine.flush(&mut output, Time(1));
     let spoken: Vec<_> = output.datagrams.iter().map(|(to, _)| *to).collect();
     assert_eq!(spoken.len(), addresses.len());
     assert!(spoken.iter().all(|to| addresses.contains(to)), "{spoken:?}");

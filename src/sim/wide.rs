@@ -250,16 +250,16 @@ impl Area {
     /// What is ready leaves; for each answer the client asks anew.
     fn flush(&mut self, node: usize) {
         let mut output = std::mem::take(&mut self.output);
-        let mut more = true;
-        while more {
-            more = self.engines[node].flush(&mut output, Time(self.now));
+        let mut answers = true;
+        while answers {
+            self.engines[node].flush(&mut output, Time(self.now));
             for (address, bytes) in &output.datagrams {
                 let to = (0..NODES).find(|other| neighbor(*other).address == *address);
                 self.leave((node, to.unwrap_or(node)), bytes);
             }
             self.engines[node].recycle(&mut output.datagrams);
             output.notes.clear();
-            more |= !output.answers.is_empty();
+            answers = !output.answers.is_empty();
             for (ticket, answer) in output.answers.drain(..) {
                 let asked = self.open.remove(&ticket).unwrap_or(self.now);
                 match answer {

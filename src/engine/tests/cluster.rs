@@ -338,22 +338,17 @@ impl Cluster {
 
     fn flush(&mut self, node: usize) {
         let mut output = std::mem::take(&mut self.outputs);
-        loop {
-            let more = self.engines[node].flush(&mut output, self.now);
-            for (to, bytes) in &output.datagrams {
-                self.left += 1;
-                self.bytes += bytes.len() as u64;
-                self.bytes_of[node] += bytes.len() as u64;
-                let to = self.addresses.iter().position(|address| address == to).expect("known");
-                if !self.isolated.contains(&node) && !self.isolated.contains(&to) {
-                    self.travel(to, bytes);
-                }
-            }
-            self.engines[node].recycle(&mut output.datagrams);
-            if !more {
-                break;
+        self.engines[node].flush(&mut output, self.now);
+        for (to, bytes) in &output.datagrams {
+            self.left += 1;
+            self.bytes += bytes.len() as u64;
+            self.bytes_of[node] += bytes.len() as u64;
+            let to = self.addresses.iter().position(|address| address == to).expect("known");
+            if !self.isolated.contains(&node) && !self.isolated.contains(&to) {
+                self.travel(to, bytes);
             }
         }
+        self.engines[node].recycle(&mut output.datagrams);
         output.notes.clear();
         self.take_answers(&mut output);
         self.outputs = output;

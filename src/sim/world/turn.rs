@@ -3,7 +3,6 @@
 
 use crate::core::effect::Note;
 use crate::core::message::Envelope;
-use crate::core::types::Time;
 use crate::engine::Output;
 use crate::wire::seal::Seal;
 use crate::wire::{Part, decode_part, frame};
@@ -16,35 +15,23 @@ impl World {
         self.steps += 1;
         self.at_turn = Some(place);
         let now = self.now;
+        let mut output = std::mem::take(&mut self.output);
         let Some(running) = self.nodes[place].running.as_mut() else { return Ok(()) };
         let time = running.turn(now);
-        let mut output = std::mem::take(&mut self.output);
-        let turned = self.turn_at(place, time, &mut output);
-        self.output = output;
-        turned?;
+        running.engine.flush(&mut output, time);
         let busy = match self.nodes[place].busy {
             0 => 0,
             busy => self.chance.between(0, busy),
         };
         let away = self.chance.micros(self.faults.turn) + busy;
-        if let Some(running) = self.nodes[place].running.as_mut() {
-            running.rest(now, away);
-        }
-        Ok(())
-    }
-
-    fn turn_at(&mut self, place: usize, time: Time, output: &mut Output<u64>) -> Step {
-        while let Some(running) = self.nodes[place].running.as_mut() {
-            let more = running.engine.flush(output, time);
-            #[cfg(test)]
-            self.put_bugs_in(place, output);
-            self.check(place)?;
-            self.carry_out(place, output)?;
-            if !more {
-                break;
-            }
-        }
-        Ok(())
+        let Some(running) = self.nodes[place].running.as_mut() else { return Ok(()) };
+        running.rest(now, away);
+        #[cfg(test)]
+        self.put_bugs_in(place, &mut output);
+        self.check(place)?;
+        let carried = self.carry_out(place, &mut output);
+        self.output = output;
+        carried
     }
 
     pub(super) fn check(&mut self, place: usize) -> Step {
