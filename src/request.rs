@@ -466,7 +466,7 @@ impl Pending {
                           or use try_reply";
             return Err(RequestError::Invalid { reason: reason.to_string() });
         }
-        let look = Look::begin();
+        let mut look = Look::begin();
         while look.again(deadline) {
             if self.look() {
                 return Ok(());

@@ -8,7 +8,8 @@
 use std::time::{Duration, Instant};
 
 /// So often is one request alone taken as it is, after it was of no use to give way for
-/// it: its client has no more to ask before it is answered.
+/// it: its client has no more to ask before it is answered. And so often all that comes,
+/// where others kept the core.
 const AT_ONCE: u32 = 32;
 /// So many leave together that a datagram more costs little.
 const ENOUGH: usize = 64;
@@ -22,6 +23,8 @@ const AT_MOST: Duration = Duration::from_micros(500);
 pub(super) struct Courtesy {
     /// So many turns with one request go by before others are given way again.
     at_once: u32,
+    /// So many turns with any.
+    at_once_all: u32,
 }
 
 impl Courtesy {
@@ -35,18 +38,23 @@ impl Courtesy {
         if requests == 0 {
             return Ok(());
         }
-        if requests == 1 && self.at_once > 0 {
-            self.at_once -= 1;
+        let left = if requests == 1 { &mut self.at_once } else { &mut self.at_once_all };
+        if *left > 0 {
+            *left -= 1;
             return Ok(());
         }
         let (mut came, began) = (requests, Instant::now());
         for _ in 0..TIMES {
-            if came == 0 || requests >= ENOUGH || began.elapsed() > AT_MOST {
+            if came == 0 || requests >= ENOUGH {
                 break;
             }
             std::thread::yield_now();
             came = take()?;
             requests += came;
+            if began.elapsed() > AT_MOST {
+                (self.at_once, self.at_once_all) = (AT_ONCE, AT_ONCE);
+                return Ok(());
+            }
         }
         self.at_once = if requests == 1 { AT_ONCE } else { 0 };
         Ok(())
@@ -92,6 +100,10 @@ mod tests {
             Ok::<_, Infallible>(1)
         });
         assert!(calls <= 2, "{calls} times, each as long as all may take");
+        for _ in 0..AT_ONCE {
+            assert_eq!(turn(&mut courtesy, &[2, 2]), (2, 2), "others keep the core");
+        }
+        assert_eq!(turn(&mut courtesy, &[2, 2]), (4, 0), "and it is tried again");
     }
 
     #[test]

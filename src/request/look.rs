@@ -3,7 +3,9 @@
 //! To wake a thread that has parked costs a good part of what a commit on one machine
 //! takes. So a thread looks first, and lets others go on between two looks. That is of no
 //! use where answers take longer: a thread whose last one did parks at once, until one was
-//! quick again.
+//! quick again. And it does harm where others want the core for themselves: who is woken
+//! goes before them, and who has let them go on waits for its turn. Then it parks at once
+//! for a while.
 
 use std::cell::Cell;
 use std::thread;
@@ -13,9 +15,22 @@ use std::time::{Duration, Instant};
 /// another machine, or on a disk, mostly more.
 const AT_MOST: Duration = Duration::from_micros(400);
 
+/// Who let others go on and was away for so long shares the core with them.
+const AWAY: Duration = Duration::from_micros(200);
+/// So many quick answers are then awaited parked.
+const AT_ONCE: u32 = 64;
+
 thread_local! {
-    /// Whether the last answer was there within that time.
-    static QUICK: Cell<bool> = const { Cell::new(true) };
+    /// So many quick answers are awaited parked before this thread looks again.
+    static PARKS: Cell<u32> = const { Cell::new(0) };
+}
+
+fn parks() -> u32 {
+    PARKS.try_with(Cell::get).unwrap_or(0)
+}
+
+fn park_next(times: u32) {
+    let _ = PARKS.try_with(|parks| parks.set(times));
 }
 
 /// One wait.
@@ -26,25 +41,28 @@ pub(super) struct Look {
 
 impl Look {
     pub(super) fn begin() -> Look {
-        let looks = QUICK.try_with(Cell::get).unwrap_or(true);
-        Look { began: Instant::now(), looks }
+        Look { began: Instant::now(), looks: parks() == 0 }
     }
 
     /// Lets others go on. False: it is time to park.
-    pub(super) fn again(&self, deadline: Option<Instant>) -> bool {
+    pub(super) fn again(&mut self, deadline: Option<Instant>) -> bool {
         let now = Instant::now();
         let looks = self.looks && now.duration_since(self.began) < AT_MOST;
         if !looks || deadline.is_some_and(|deadline| now >= deadline) {
             return false;
         }
         thread::yield_now();
+        if now.elapsed() > AWAY {
+            park_next(AT_ONCE);
+            self.looks = false;
+        }
         true
     }
 
     /// The wait is over, after this thread has parked.
     pub(super) fn parked(self) {
         let quick = self.began.elapsed() < AT_MOST;
-        let _ = QUICK.try_with(|last| last.set(quick));
+        park_next(if quick { parks().saturating_sub(1) } else { parks().max(1) });
     }
 }
 
@@ -54,20 +72,31 @@ mod tests {
 
     #[test]
     fn a_thread_looks_for_a_while_if_its_last_answer_was_quick() {
-        let first = Look::begin();
+        let mut first = Look::begin();
         assert!(first.again(None));
         thread::sleep(AT_MOST);
         assert!(!first.again(None), "it is time to park");
         first.parked();
-        let second = Look::begin();
+        let mut second = Look::begin();
         assert!(!second.again(None), "the last one was slow");
         second.parked();
         assert!(Look::begin().again(None), "and this one was quick");
     }
 
     #[test]
+    fn who_shares_the_core_with_others_parks_for_a_while() {
+        park_next(AT_ONCE);
+        for _ in 0..AT_ONCE {
+            let mut look = Look::begin();
+            assert!(!look.again(None));
+            look.parked();
+        }
+        assert!(Look::begin().looks, "after so many quick answers");
+    }
+
+    #[test]
     fn nobody_looks_beyond_the_end_of_a_wait() {
-        let look = Look::begin();
+        let mut look = Look::begin();
         assert!(look.again(Some(Instant::now() + Duration::from_secs(60))));
         assert!(!look.again(Some(Instant::now())));
     }
