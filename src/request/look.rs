@@ -70,17 +70,23 @@ impl Look {
 mod tests {
     use super::*;
 
+    /// A wait that began so long ago.
+    fn begun(ago: Duration) -> Look {
+        let began = Instant::now().checked_sub(ago).expect("the machine is up for longer");
+        Look { began, ..Look::begin() }
+    }
+
     #[test]
     fn a_thread_looks_for_a_while_if_its_last_answer_was_quick() {
-        let mut first = Look::begin();
-        assert!(first.again(None));
-        thread::sleep(AT_MOST);
-        assert!(!first.again(None), "it is time to park");
-        first.parked();
-        let mut second = Look::begin();
-        assert!(!second.again(None), "the last one was slow");
-        second.parked();
-        assert!(Look::begin().again(None), "and this one was quick");
+        assert!(Look::begin().again(None));
+        park_next(0);
+        let mut slow = begun(AT_MOST);
+        assert!(slow.looks && !slow.again(None), "it is time to park");
+        slow.parked();
+        let mut quick = Look::begin();
+        assert!(!quick.again(None), "the last one was slow");
+        quick.parked();
+        assert!(Look::begin().looks, "and this one was quick");
     }
 
     #[test]
