@@ -30,9 +30,20 @@ pub(super) struct Courtesy {
 impl Courtesy {
     /// Calls `take`, which says how many requests came; and, as long as some do, again
     /// after others were given way.
-    pub(super) fn gather<E>(
+    pub(super) fn gather<E>(&mut self, take: impl FnMut() -> Result<usize, E>) -> Result<(), E> {
+        let mut began = None;
+        self.gather_while(take, || {
+            let began = began.get_or_insert_with(Instant::now);
+            std::thread::yield_now();
+            began.elapsed()
+        })
+    }
+
+    /// `give_way` lets others go on, and says for how long it did by now.
+    fn gather_while<E>(
         &mut self,
         mut take: impl FnMut() -> Result<usize, E>,
+        mut give_way: impl FnMut() -> Duration,
     ) -> Result<(), E> {
         let mut requests = take()?;
         if requests == 0 {
@@ -43,15 +54,15 @@ impl Courtesy {
             *left -= 1;
             return Ok(());
         }
-        let (mut came, began) = (requests, Instant::now());
+        let mut came = requests;
         for _ in 0..TIMES {
             if came == 0 || requests >= ENOUGH {
                 break;
             }
-            std::thread::yield_now();
+            let away = give_way();
             came = take()?;
             requests += came;
-            if began.elapsed() > AT_MOST {
+            if away > AT_MOST {
                 (self.at_once, self.at_once_all) = (AT_ONCE, AT_ONCE);
                 return Ok(());
             }
@@ -67,16 +78,22 @@ mod tests {
 
     use super::*;
 
-    /// What was taken, and how many requests were left, after one turn.
-    fn turn(courtesy: &mut Courtesy, coming: &[usize]) -> (usize, usize) {
+    /// What was taken, and how many requests were left, after one turn in which others had
+    /// the core for so long whenever they were given way.
+    fn turn_beside(away: Duration, courtesy: &mut Courtesy, coming: &[usize]) -> (usize, usize) {
         let mut coming = coming.iter().copied();
         let mut taken = 0;
-        let Ok(()) = courtesy.gather(|| {
+        let take = || {
             let came = coming.next().unwrap_or(0);
             taken += came;
             Ok::<_, Infallible>(came)
-        });
+        };
+        let Ok(()) = courtesy.gather_while(take, || away);
         (taken, coming.sum())
+    }
+
+    fn turn(courtesy: &mut Courtesy, coming: &[usize]) -> (usize, usize) {
+        turn_beside(Duration::ZERO, courtesy, coming)
     }
 
     #[test]
@@ -93,13 +110,7 @@ mod tests {
     #[test]
     fn nobody_keeps_a_node_for_long() {
         let mut courtesy = Courtesy::default();
-        let mut calls = 0;
-        let Ok(()) = courtesy.gather(|| {
-            calls += 1;
-            std::thread::sleep(AT_MOST);
-            Ok::<_, Infallible>(1)
-        });
-        assert!(calls <= 2, "{calls} times, each as long as all may take");
+        assert_eq!(turn_beside(2 * AT_MOST, &mut courtesy, &[2, 3, 4]), (5, 4));
         for _ in 0..AT_ONCE {
             assert_eq!(turn(&mut courtesy, &[2, 2]), (2, 2), "others keep the core");
         }

@@ -70,32 +70,35 @@ impl Look {
 mod tests {
     use super::*;
 
-    /// A wait that began so long ago.
-    fn begun(ago: Duration) -> Look {
+    /// A wait that began so long ago is over.
+    fn end(ago: Duration) {
         let began = Instant::now().checked_sub(ago).expect("the machine is up for longer");
-        Look { began, ..Look::begin() }
+        Look { began, looks: false }.parked();
+    }
+
+    /// One is over that was quick, however long others keep the core here.
+    fn end_quickly() {
+        Look { began: Instant::now() + Duration::from_secs(60), looks: false }.parked();
     }
 
     #[test]
     fn a_thread_looks_for_a_while_if_its_last_answer_was_quick() {
         assert!(Look::begin().again(None));
         park_next(0);
-        let mut slow = begun(AT_MOST);
-        assert!(slow.looks && !slow.again(None), "it is time to park");
-        slow.parked();
-        let mut quick = Look::begin();
-        assert!(!quick.again(None), "the last one was slow");
-        quick.parked();
+        end(AT_MOST);
+        assert!(!Look::begin().again(None), "the last one was slow");
+        end_quickly();
         assert!(Look::begin().looks, "and this one was quick");
+        let began = Instant::now().checked_sub(AT_MOST).expect("the machine is up for longer");
+        assert!(!Look { began, looks: true }.again(None), "it is time to park");
     }
 
     #[test]
     fn who_shares_the_core_with_others_parks_for_a_while() {
         park_next(AT_ONCE);
         for _ in 0..AT_ONCE {
-            let mut look = Look::begin();
-            assert!(!look.again(None));
-            look.parked();
+            assert!(!Look::begin().again(None));
+            end_quickly();
         }
         assert!(Look::begin().looks, "after so many quick answers");
     }
