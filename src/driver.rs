@@ -203,7 +203,6 @@ struct Running<'a> {
     buffer: Vec<u8>,
     publisher: Publisher<'a>,
     lost: u64,
-    courtesy: Courtesy,
 }
 
 impl<'a> Running<'a> {
@@ -259,7 +258,6 @@ impl<'a> Running<'a> {
             buffer: vec![0; udp::DATAGRAM_LIMIT_BYTES],
             publisher: Publisher::new(shared, clock),
             lost: 0,
-            courtesy: Courtesy::default(),
         })
     }
 
@@ -269,6 +267,7 @@ impl<'a> Running<'a> {
 
     fn turn_until_stopped(&mut self, poll: &mut Poll) -> Left {
         let mut events = Events::with_capacity(16);
+        let mut courtesy = Courtesy::default();
         loop {
             self.engine.set_detail(self.narrator.detail());
             let due = self.engine.deadline();
@@ -277,10 +276,7 @@ impl<'a> Running<'a> {
             }
             let now = self.now();
             self.take_datagrams(now);
-            let mut courtesy = std::mem::take(&mut self.courtesy);
-            let taken = courtesy.gather(|| self.take_inputs(now));
-            self.courtesy = courtesy;
-            if let Err(left) = taken {
+            if let Err(left) = courtesy.gather(|| self.take_inputs(now)) {
                 return left;
             }
             let now = self.now();

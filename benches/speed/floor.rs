@@ -12,6 +12,12 @@
 //! tells what sockets, wakes and disks allow on this machine in this minute. It does not
 //! survive a lost datagram: then the measurement ends.
 
+/// The library's own rule, and not another like it.
+#[path = "../../src/driver/courtesy.rs"]
+#[allow(dead_code)] // in its tests, which are the library's
+mod courtesy;
+
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,7 +26,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 use mio::net::UdpSocket;
@@ -28,6 +34,8 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::{Domain, Socket, Type};
 
 use crate::measure::{Client, look_then};
+
+use self::courtesy::Courtesy;
 
 const DATAGRAM_BYTES: usize = 60_000;
 /// As long as what stands before the entries of an append.
@@ -90,7 +98,7 @@ impl Floor {
             frame: Vec::with_capacity(DATAGRAM_BYTES),
             open: Default::default(),
             sent: 0,
-            at_once: 0,
+            courtesy: Courtesy::default(),
         };
         threads.push(std::thread::spawn(move || leader.run()));
         Floor { shared, threads, size }
@@ -207,7 +215,7 @@ struct Leader {
     /// Who waits, in order; and how many were answered before.
     open: (std::collections::VecDeque<oneshot::Sender<u64>>, u64),
     sent: u64,
-    at_once: u32,
+    courtesy: Courtesy,
 }
 
 impl Leader {
@@ -236,23 +244,11 @@ impl Leader {
     /// As a node does: clients may go on first, while more comes of that.
     fn give_way(&mut self) {
         let mut before = 0;
-        let began = Instant::now();
-        for _ in 0..16 {
+        let Ok(()) = self.courtesy.gather(|| {
             let asks = self.asks.len();
-            let useless = asks == 1 && self.at_once > 0;
-            let long = began.elapsed() > Duration::from_micros(500);
-            if asks == before || asks >= 64 || useless || long {
-                break;
-            }
-            before = asks;
-            std::thread::yield_now();
-        }
-        match self.asks.len() {
-            0 => {}
-            1 if self.at_once > 0 => self.at_once -= 1,
-            1 => self.at_once = 32,
-            _ => self.at_once = 0,
-        }
+            let came = asks - std::mem::replace(&mut before, asks);
+            Ok::<_, Infallible>(came)
+        });
     }
 
     fn has_room(&self) -> bool {

@@ -46,12 +46,16 @@ impl Look {
 
     /// Lets others go on. False: it is time to park.
     pub(super) fn again(&mut self, deadline: Option<Instant>) -> bool {
+        self.again_after(deadline, thread::yield_now)
+    }
+
+    fn again_after(&mut self, deadline: Option<Instant>, give_way: impl FnOnce()) -> bool {
         let now = Instant::now();
         let looks = self.looks && now.duration_since(self.began) < AT_MOST;
         if !looks || deadline.is_some_and(|deadline| now >= deadline) {
             return false;
         }
-        thread::yield_now();
+        give_way();
         if now.elapsed() > AWAY {
             park_next(AT_ONCE);
             self.looks = false;
@@ -95,7 +99,9 @@ mod tests {
 
     #[test]
     fn who_shares_the_core_with_others_parks_for_a_while() {
-        park_next(AT_ONCE);
+        let mut away = Look::begin();
+        assert!(away.again_after(None, || thread::sleep(2 * AWAY)), "it looks once more");
+        assert!(!away.again(None));
         for _ in 0..AT_ONCE {
             assert!(!Look::begin().again(None));
             end_quickly();

@@ -28,6 +28,7 @@ pub(super) struct Drive {
     possible: Vec<Disk>,
     /// Whether there is hardly any room left.
     full: bool,
+    /// How often was written: what is marked and what is not hangs on that.
     writes: u64,
     /// Says that it has synced, and has not: a bug that tests put in.
     #[cfg(test)]

@@ -69,6 +69,14 @@ struct Active<File> {
     marked: u64,
 }
 
+impl<File> Active<File> {
+    /// Nothing is written behind its head, which ends there.
+    fn unused(file: File, salt: Salt, len: u64, end: End) -> Active<File> {
+        let (written, synced, marked) = (end.at, end.at, end.at);
+        Active { file, salt, len, end, written, synced, is_dirty: false, marked }
+    }
+}
+
 impl<F: Files> Store<F> {
     /// Recovers what is there if `check` has nothing against it, or begins a log, then
     /// with this incarnation. On an error the folder holds what it held, but for
@@ -399,16 +407,7 @@ fn begin_segment<F: Files>(
     node.newest = number;
     write_node(files, node)?;
     let end = End { at: FRAMES_AT, chain: chain_of_head(&bytes) };
-    Ok(Active {
-        file,
-        salt: head.salt(),
-        len,
-        end,
-        written: end.at,
-        synced: end.at,
-        is_dirty: false,
-        marked: end.at,
-    })
+    Ok(Active::unused(file, head.salt(), len, end))
 }
 
 /// Opens the newest segment to be written to from its head on.
@@ -421,16 +420,7 @@ fn reuse<F: Files>(
     let file = files.open(&name).doing(|| format!("open {}", files.describe(&name)))?;
     let Newest { len, end, .. } = *newest;
     let salt = Salt::new(node.incarnation, node.newest);
-    Ok(Active {
-        file,
-        salt,
-        len,
-        end,
-        written: end.at,
-        synced: end.at,
-        is_dirty: false,
-        marked: FRAMES_AT,
-    })
+    Ok(Active::unused(file, salt, len, end))
 }
 
 /// Makes durable what was found. It was read, but perhaps only from memory: if the
