@@ -53,15 +53,15 @@ fn floor_loads(asked: &Asked) -> Result<(), Box<dyn Error>> {
         let folder = scratch.as_ref().map(Scratch::path);
         let floor = floor::Floor::start(asked.nodes - 1, size, folder);
         for &k in &asked.k {
-            let (name, sample) = match asked.test {
-                Test::Load => ("load", closed_loop(&mut floor.client(), k, asked.seconds)),
+            let sample = match asked.test {
+                Test::Load => closed_loop(&mut floor.client(), k, asked.seconds),
                 Test::Threads => {
                     let clients = (0..k).map(|_| floor.client()).collect();
-                    ("threads", many_threads(clients, asked.seconds))
+                    many_threads(clients, asked.seconds)
                 }
                 _ => return Err("the floor has load and threads".into()),
             };
-            measure::load_line("floor", name, k, size, &sample);
+            measure::load_line("floor", asked.test, k, size, &sample);
         }
     }
     Ok(())

@@ -5,9 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use oneshot::{Receiver, TryRecvError};
+use oneshot::{Receiver, RecvError, TryRecvError};
 
-use crate::measure::Client;
+use crate::measure::{Client, look_then};
 
 pub type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -72,18 +72,42 @@ fn until<T>(otherwise: &str, mut found: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// How a client waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Way {
+    /// Parks at once.
+    Parks,
+    /// As who waits for kontiki or the floor: looks for a while before it parks.
+    Looks,
+}
+
 /// A client beside the leader. If the leader changes, it asks the new one again.
 pub struct Asking<'a, C> {
     cluster: &'a C,
     leader: usize,
     size: usize,
+    way: Way,
     /// When it last said that it was refused.
     complained: Option<Instant>,
 }
 
 impl<'a, C: Cluster> Asking<'a, C> {
-    pub fn new(cluster: &'a C, size: usize) -> Asking<'a, C> {
-        Asking { cluster, leader: cluster.leader(), size, complained: None }
+    pub fn new(cluster: &'a C, size: usize, way: Way) -> Asking<'a, C> {
+        Asking { cluster, leader: cluster.leader(), size, way, complained: None }
+    }
+
+    fn answer(&self, ticket: Receiver<()>) -> Result<(), RecvError> {
+        match self.way {
+            Way::Parks => ticket.recv(),
+            Way::Looks => look_then(
+                || match ticket.try_recv() {
+                    Ok(()) => Some(Ok(())),
+                    Err(TryRecvError::Empty) => None,
+                    Err(TryRecvError::Disconnected) => Some(Err(RecvError)),
+                },
+                || ticket.recv_ref(),
+            ),
+        }
     }
 
     fn again(&mut self) -> Receiver<()> {
@@ -106,7 +130,7 @@ impl<C: Cluster> Client for Asking<'_, C> {
     }
 
     fn wait(&mut self, mut ticket: Receiver<()>) {
-        while ticket.recv().is_err() {
+        while self.answer(ticket).is_err() {
             ticket = self.again();
         }
     }

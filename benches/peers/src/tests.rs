@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use oneshot::{Receiver, TryRecvError};
 use serde_json::json;
 
-use crate::cluster::{Asking, Cluster, Outcome, value};
-use crate::measure::{self, Asked, Client, Test, closed_loop, many_threads};
+use crate::cluster::{Asking, Cluster, Outcome, Way, value};
+use crate::measure::{self, Asked, Client, Sample, Test, closed_loop, many_threads};
 
 pub fn run<C: Cluster>(asked: &Asked) -> Outcome<()> {
     if asked.k.contains(&0) {
@@ -29,16 +29,37 @@ fn loads<C: Cluster>(asked: &Asked) -> Outcome<()> {
     let cluster = C::begin(asked.nodes, true)?;
     for &size in &asked.size {
         for &k in &asked.k {
-            let (name, sample) = if asked.test == Test::Threads {
-                let clients = (0..k).map(|_| Asking::new(&cluster, size)).collect();
-                ("threads", many_threads(clients, asked.seconds))
-            } else {
-                ("load", closed_loop(&mut Asking::new(&cluster, size), k, asked.seconds))
-            };
-            measure::load_line(C::NAME, name, k, size, &sample);
+            let run = |way, seconds| load(&cluster, asked.test, (k, size), way, seconds);
+            let way = quicker(asked.seconds / 8, run);
+            measure::load_line(C::NAME, asked.test, k, size, &run(way, asked.seconds));
         }
     }
     Ok(())
+}
+
+fn load<C: Cluster>(
+    cluster: &C,
+    test: Test,
+    (k, size): (usize, usize),
+    way: Way,
+    seconds: Duration,
+) -> Sample {
+    let client = || Asking::new(cluster, size, way);
+    match test {
+        Test::Threads => many_threads((0..k).map(|_| client()).collect(), seconds),
+        _ => closed_loop(&mut client(), k, seconds),
+    }
+}
+
+/// The way to wait in which a system does more here: each is tried, twice in turn.
+fn quicker(seconds: Duration, run: impl Fn(Way, Duration) -> Sample) -> Way {
+    let rate = |way| run(way, seconds).per_second();
+    let (mut parked, mut looked) = (0.0, 0.0);
+    for _ in 0..2 {
+        parked += rate(Way::Parks);
+        looked += rate(Way::Looks);
+    }
+    if looked > parked { Way::Looks } else { Way::Parks }
 }
 
 fn idle<C: Cluster>(asked: &Asked) -> Outcome<()> {
@@ -58,7 +79,7 @@ fn failover<C: Cluster>(asked: &Asked) -> Outcome<()> {
     let mut round = 0;
     while since.elapsed() < asked.seconds {
         // Whole, and at another moment between two heartbeats each time.
-        let mut client = Asking::new(&cluster, asked.size[0]);
+        let mut client = Asking::new(&cluster, asked.size[0], Way::Parks);
         let ticket = client.send();
         client.wait(ticket);
         cluster.all_have(cluster.applied(cluster.leader()));
@@ -101,7 +122,7 @@ fn mem<C: Cluster>(asked: &Asked) -> Outcome<()> {
     // What one cluster has given back, the next would take without a trace.
     let [size] = asked.size[..] else { return Err("mem takes one --size".into()) };
     let cluster = C::begin(asked.nodes, false)?;
-    let mut client = Asking::new(&cluster, size);
+    let mut client = Asking::new(&cluster, size, Way::Parks);
     cluster.all_have(cluster.applied(cluster.leader()));
     let before = measure::rss_kb();
     let mut flying = std::collections::VecDeque::with_capacity(WINDOW);

@@ -19,6 +19,24 @@ pub enum Test {
     Growth,
 }
 
+impl Test {
+    const NAMED: [(Test, &str); 9] = [
+        (Test::Load, "load"),
+        (Test::Threads, "threads"),
+        (Test::Queries, "queries"),
+        (Test::Failover, "failover"),
+        (Test::Idle, "idle"),
+        (Test::Mem, "mem"),
+        (Test::CatchUp, "catchup"),
+        (Test::Recovery, "recovery"),
+        (Test::Growth, "growth"),
+    ];
+
+    pub fn name(self) -> &'static str {
+        Test::NAMED.iter().find(|(test, _)| *test == self).expect("each has a name").1
+    }
+}
+
 /// One measurement, or several of a kind.
 #[derive(Clone, Debug)]
 pub struct Asked {
@@ -83,22 +101,10 @@ impl Asked {
 }
 
 fn test_named(name: &str) -> Result<Test, String> {
-    Ok(match name {
-        "load" => Test::Load,
-        "threads" => Test::Threads,
-        "queries" => Test::Queries,
-        "failover" => Test::Failover,
-        "idle" => Test::Idle,
-        "mem" => Test::Mem,
-        "catchup" => Test::CatchUp,
-        "recovery" => Test::Recovery,
-        "growth" => Test::Growth,
-        _ => {
-            return Err(
-                "there are load, threads, queries, failover, idle, mem, catchup, recovery, growth"
-                    .to_string(),
-            );
-        }
+    let found = Test::NAMED.iter().find(|(_, named)| *named == name);
+    found.map(|(test, _)| *test).ok_or_else(|| {
+        let names: Vec<&str> = Test::NAMED.iter().map(|(_, name)| *name).collect();
+        format!("there are {}", names.join(", "))
     })
 }
 

@@ -44,7 +44,7 @@ pub fn line(peer: &str, test: &str, rest: &Value) {
 }
 
 /// Prints what a load came to.
-pub fn load_line(peer: &str, test: &str, k: usize, size: usize, sample: &Sample) {
+pub fn load_line(peer: &str, test: Test, k: usize, size: usize, sample: &Sample) {
     let us = |duration: Duration| (duration.as_nanos() as f64 / 100.0).round() / 10.0;
     let rest = json!({
         "k": k,
@@ -54,7 +54,7 @@ pub fn load_line(peer: &str, test: &str, k: usize, size: usize, sample: &Sample)
         "p99_us": us(sample.percentile(99.0)),
         "cpu_us_per_commit": (sample.cpu_us_each() * 1000.0).round() / 1000.0,
     });
-    line(peer, test, &rest);
+    line(peer, test.name(), &rest);
 }
 
 /// What an idle system takes in so long, and how much memory it has.

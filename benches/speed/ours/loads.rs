@@ -60,15 +60,15 @@ pub fn measure(asked: &Asked) -> Result<(), Box<dyn Error>> {
     let leader = &cluster.nodes[cluster.leader(None)?];
     for &size in &asked.size {
         for &k in &asked.k {
-            let (name, sample) = match asked.test {
-                Test::Queries => ("queries", closed_loop(&mut Queries(leader), k, asked.seconds)),
+            let sample = match asked.test {
+                Test::Queries => closed_loop(&mut Queries(leader), k, asked.seconds),
                 Test::Threads => {
                     let clients = (0..k).map(|_| Commands::new(leader, size)).collect();
-                    ("threads", many_threads(clients, asked.seconds))
+                    many_threads(clients, asked.seconds)
                 }
-                _ => ("load", closed_loop(&mut Commands::new(leader, size), k, asked.seconds)),
+                _ => closed_loop(&mut Commands::new(leader, size), k, asked.seconds),
             };
-            measure::load_line(NAME, name, k, size, &sample);
+            measure::load_line(NAME, asked.test, k, size, &sample);
         }
     }
     Ok(())
