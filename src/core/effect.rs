@@ -39,20 +39,17 @@ pub struct Effects {
 }
 
 impl Effects {
-    /// Whether something may come of it that the core has to hear of; what is sent or
-    /// told is done with.
-    pub fn asks_for_more(&self) -> bool {
-        self.write.is_some()
-            || self.truncated.is_some()
-            || self.assembled.is_some()
-            || !self.reads.is_empty()
-            || !self.changes.is_empty()
-    }
-
     /// Whether there is nothing in it.
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
-        !self.asks_for_more() && self.sends.is_empty() && self.notes.is_empty()
+        let Effects { sends, write, truncated, assembled, reads, changes, notes } = self;
+        sends.is_empty()
+            && write.is_none()
+            && truncated.is_none()
+            && assembled.is_none()
+            && reads.is_empty()
+            && changes.is_empty()
+            && notes.is_empty()
     }
 }
 

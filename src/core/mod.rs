@@ -406,6 +406,23 @@ impl Core {
         self.check();
     }
 
+    /// As `flush`, where memory is all that there is: what there was to write is written
+    /// by then, and what waited for that comes out with the rest. Gives the first index of
+    /// the log that is new.
+    pub fn flush_in_memory(&mut self, now: Time, effects: &mut Effects) -> Option<Index> {
+        let mut first: Option<Index> = None;
+        // A node whose own vote elects it has an entry to write once more.
+        while self.failure.is_none()
+            && let Some(write) = self.durability.issue(self.log.last_index(), now)
+        {
+            self.written(write.number, now);
+            first = first.into_iter().chain(write.from).min();
+        }
+        self.flush(now, effects);
+        assert!(effects.write.is_none(), "what is let out leaves nothing to write");
+        first
+    }
+
     /// A write with what it carries, as log and hard state stand behind it now.
     pub fn record(&self, write: &Write) -> Record {
         let entries = match write.from {

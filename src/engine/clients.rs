@@ -272,6 +272,11 @@ impl<T> Clients<T> {
         self.queued_from = end;
     }
 
+    /// Whether there is something to send, if there is room for it.
+    pub(crate) fn has_more(&self) -> bool {
+        self.renew || self.queued_from < self.base + self.commands.len() as u64
+    }
+
     /// Sends what can be sent; `session_age` is how many client entries ago the
     /// session was touched.
     pub(crate) fn drive(&mut self, core: &mut Core, session_age: Option<u64>, now: Time) {

@@ -397,21 +397,27 @@ impl Writer<'_> {
 fn long_tag(message: &Message, header: &Header, limit: usize) -> Option<u64> {
     const APPEND: u64 = 1 << 32;
     const PROPOSE: u64 = 2 << 32;
+    let size: usize = match message {
+        Message::AppendEntries(append) => append.entries.iter().map(Entry::size_bytes).sum(),
+        Message::Propose(propose) => propose.operations.iter().map(Bytes::len).sum(),
+        _ => return None,
+    };
+    if size + AROUND_ENTRIES <= limit {
+        return None;
+    }
     let mut hasher = crc32fast::Hasher::new();
     match message {
         Message::AppendEntries(append) => {
-            let size: usize = append.entries.iter().map(Entry::size_bytes).sum();
             for number in [append.prev_log_index.0, append.term.0, header.from.run.0] {
                 hasher.update(&number.to_le_bytes());
             }
-            (size + AROUND_ENTRIES > limit).then(|| APPEND | u64::from(hasher.finalize()))
+            Some(APPEND | u64::from(hasher.finalize()))
         }
         Message::Propose(propose) => {
-            let size: usize = propose.operations.iter().map(Bytes::len).sum();
             for operation in &propose.operations {
                 hasher.update(&operation[..operation.len().min(32)]);
             }
-            (size + AROUND_ENTRIES > limit).then(|| PROPOSE | u64::from(hasher.finalize()))
+            Some(PROPOSE | u64::from(hasher.finalize()))
         }
         _ => None,
     }

@@ -281,13 +281,10 @@ impl<T> Engine<T> {
             if self.leader() == self.known_leader {
                 self.drive(now);
             }
-            self.core.flush(now, &mut self.effects);
-            // What is told decides nothing: a node goes the same way unheard.
-            let more = self.effects.asks_for_more();
-            self.carry_out(output, now);
+            let more = self.let_out(output, now);
             let other_leader = self.meet_leader();
-            let applied = self.apply(output);
-            if !more && !other_leader && !applied {
+            let goes_on = self.apply(output) && self.has_more();
+            if !more && !other_leader && !goes_on {
                 break;
             }
         }
@@ -309,28 +306,40 @@ impl<T> Engine<T> {
         }
     }
 
-    /// Sends before it writes: the followers' work and the own overlap.
-    fn carry_out(&mut self, output: &mut Output<T>, now: Time) {
+    /// Whether what was applied makes room for more.
+    fn has_more(&self) -> bool {
+        self.clients.has_more() || self.handed < self.core.applicable()
+    }
+
+    /// Carries out what the core has: sends before it writes, that the followers' work and
+    /// the own overlap. Says whether the core, or a client, has to hear of it. What is told
+    /// decides nothing: a node goes the same way unheard.
+    fn let_out(&mut self, output: &mut Output<T>, now: Time) -> bool {
+        let appended = match self.keeps {
+            Keeps::InMemory => self.core.flush_in_memory(now, &mut self.effects),
+            Keeps::OnDisk => {
+                self.core.flush(now, &mut self.effects);
+                self.effects.write.and_then(|write| write.from)
+            }
+        };
         output.notes.append(&mut self.effects.notes);
         for outgoing in self.effects.sends.drain(..) {
             self.links.send(outgoing, output, now);
         }
+        let mut more = false;
         if let Some(from) = self.effects.truncated.take() {
             self.clients.on_truncated(from);
+            more = true;
+        }
+        if let Some(from) = appended.filter(|_| !self.core.leads()) {
+            self.clients.on_appended(&self.core, from);
         }
         if let Some(write) = self.effects.write.take() {
-            if let Some(from) = write.from
-                && !self.core.leads()
-            {
-                self.clients.on_appended(&self.core, from);
-            }
-            match self.keeps {
-                Keeps::InMemory => self.core.written(write.number, now),
-                Keeps::OnDisk => output.writes.push(self.core.record(&write)),
-            }
+            output.writes.push(self.core.record(&write));
         }
         for reply in self.effects.changes.drain(..) {
             self.changes.on_reply(reply);
+            more = true;
         }
         for ready in self.effects.reads.drain(..) {
             self.clients.reads.on_ready(&ready);
@@ -338,7 +347,9 @@ impl<T> Engine<T> {
         // After the write, which is of the log as it was.
         if let Some((id, data)) = self.effects.assembled.take() {
             self.install(id, data);
+            more = true;
         }
+        more
     }
 
     fn leader(&self) -> (Term, Option<Incarnation>) {
