@@ -16,16 +16,22 @@ use super::types::{Entry, Index, Term};
 
 /// The log of one node.
 #[derive(Clone, Debug, Default)]
-#[cfg_attr(test, derive(Hash))]
 pub struct Log {
     /// What precedes the first entry held here: (0, 0) until a log is compacted.
     base_index: Index,
     base_term: Term,
+    /// Behind those that are no longer of the log, and whose memory is given back bit by
+    /// bit: ten thousand at once would keep the node from its work, and what an allocator
+    /// gets back in one piece goes to the operating system and comes again page by page.
     entries: VecDeque<Entry>,
+    /// How many those are.
+    gone: usize,
 }
 
 /// A log that was once long gives its memory back.
 const CAPACITY_LEAST: usize = 4096;
+/// With each entry that comes, so many go of those that are no longer of the log.
+const GO_FOR_ONE: usize = 2;
 
 impl Log {
     /// An empty log.
@@ -35,7 +41,7 @@ impl Log {
 
     /// A log that begins after an entry that a snapshot covers.
     pub fn with_base(index: Index, term: Term) -> Log {
-        Log { base_index: index, base_term: term, entries: VecDeque::new() }
+        Log { base_index: index, base_term: term, ..Log::default() }
     }
 
     /// What precedes the first entry that is held here; 0 if nothing is missing.
@@ -50,12 +56,16 @@ impl Log {
 
     /// The index of the last entry; 0 if there is none.
     pub fn last_index(&self) -> Index {
-        Index(self.base_index.0 + self.entries.len() as u64)
+        Index(self.base_index.0 + self.len() as u64)
+    }
+
+    fn len(&self) -> usize {
+        self.entries.len() - self.gone
     }
 
     /// The term of the last entry; 0 if there is none.
     pub fn last_term(&self) -> Term {
-        self.entries.back().map_or(self.base_term, |entry| entry.term)
+        self.entries.range(self.gone..).next_back().map_or(self.base_term, |entry| entry.term)
     }
 
     /// Whether no entry was ever appended.
@@ -73,15 +83,15 @@ impl Log {
 
     /// The entry at `index`.
     pub fn entry(&self, index: Index) -> Option<&Entry> {
-        let position = index.0.checked_sub(self.base_index.0 + 1)?;
-        self.entries.get(usize::try_from(position).ok()?)
+        let position = usize::try_from(index.0.checked_sub(self.base_index.0 + 1)?).ok()?;
+        self.entries.get(self.gone.checked_add(position)?)
     }
 
     /// The entries from `from` to the end, with their indexes.
     pub fn from(&self, from: Index) -> impl Iterator<Item = (Index, &Entry)> {
         let from = from.0.max(self.base_index.0 + 1);
-        let skipped = (from - self.base_index.0 - 1).min(self.entries.len() as u64) as usize;
-        (from..).map(Index).zip(self.entries.range(skipped..))
+        let skipped = (from - self.base_index.0 - 1).min(self.len() as u64) as usize;
+        (from..).map(Index).zip(self.entries.range(self.gone + skipped..))
     }
 
     /// Adds an entry at the end and says where it stands.
@@ -92,6 +102,7 @@ impl Log {
             entry.term,
             self.last_term()
         );
+        self.let_go(GO_FOR_ONE);
         self.entries.push_back(entry);
         self.last_index()
     }
@@ -103,18 +114,30 @@ impl Log {
             "truncation from {from} reaches into the base at {}",
             self.base_index
         );
-        let keep = (from.0 - self.base_index.0 - 1).min(self.entries.len() as u64);
-        self.entries.truncate(keep as usize);
+        let keep = (from.0 - self.base_index.0 - 1).min(self.len() as u64);
+        self.entries.truncate(self.gone + keep as usize);
     }
 
-    /// Lets the entries up to `index` go.
+    /// The entries up to `index` are no longer of the log.
     pub fn compact_to(&mut self, index: Index) {
         assert!(index <= self.last_index(), "compaction to {index} of {}", self.last_index());
         let Some(term) = self.term_at(index).filter(|_| index > self.base_index) else { return };
-        self.entries.drain(..(index.0 - self.base_index.0) as usize);
+        self.let_go(self.gone);
+        self.gone = (index.0 - self.base_index.0) as usize;
         (self.base_index, self.base_term) = (index, term);
+    }
+
+    /// Gives back the memory of so many entries that are no longer of the log, or of all
+    /// that there are.
+    pub fn let_go(&mut self, most: usize) {
+        if self.gone == 0 {
+            return;
+        }
+        let count = self.gone.min(most);
+        self.entries.drain(..count);
+        self.gone -= count;
         let (length, capacity) = (self.entries.len(), self.entries.capacity());
-        if capacity > CAPACITY_LEAST && length < capacity / 4 {
+        if self.gone == 0 && capacity > CAPACITY_LEAST && length < capacity / 4 {
             self.entries.shrink_to(length * 2);
         }
     }
@@ -134,13 +157,25 @@ impl Log {
             return (index, term);
         }
         let within = self.last_index().min(index).0.saturating_sub(self.base_index.0) as usize;
-        let below = self.entries.partition_point(|entry| entry.term <= term).min(within);
+        // Of those that are gone no term is above the base's.
+        let below = self.entries.partition_point(|entry| entry.term <= term);
+        let below = below.saturating_sub(self.gone).min(within);
         match below.checked_sub(1) {
             Some(position) => {
-                (Index(self.base_index.0 + below as u64), self.entries[position].term)
+                (Index(self.base_index.0 + below as u64), self.entries[self.gone + position].term)
             }
             None => (self.base_index, self.base_term),
         }
+    }
+}
+
+/// What is gone makes no difference.
+#[cfg(test)]
+impl std::hash::Hash for Log {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        let Log { base_index, base_term, entries, gone } = self;
+        (base_index, base_term, entries.len() - gone).hash(state);
+        entries.range(gone..).for_each(|entry| entry.hash(state));
     }
 }
 
@@ -148,6 +183,12 @@ impl Log {
 mod tests {
     use super::super::types::Payload;
     use super::*;
+
+    impl Log {
+        fn base(&self) -> (Index, Term) {
+            (self.base_index, self.base_term)
+        }
+    }
 
     fn log(terms: &[u64]) -> Log {
         let mut log = Log::new();
@@ -188,21 +229,53 @@ mod tests {
         for base in 0..=7 {
             let (whole, mut cut) = (log(&terms), log(&terms));
             cut.compact_to(Index(base));
-            assert_eq!((cut.base_index(), cut.last_index()), (Index(base), Index(7)));
-            assert_eq!(cut.last_term(), Term(6));
-            for index in 0..10 {
-                let here = index >= base && index <= 7;
-                assert_eq!(cut.term_at(Index(index)), whole.term_at(Index(index)).filter(|_| here));
-                assert_eq!(cut.entry(Index(index)).is_some(), here && index > base);
-                let rest: Vec<_> = whole.from(Index(index.max(base + 1))).collect();
-                assert_eq!(cut.from(Index(index)).collect::<Vec<_>>(), rest);
+            // Before, while and after what is gone gives its memory back.
+            for _ in 0..=7 {
+                assert_eq!((cut.base_index(), cut.last_index()), (Index(base), Index(7)));
+                assert_eq!(cut.last_term(), Term(6));
+                for index in 0..10 {
+                    let at = Index(index);
+                    let here = index >= base && index <= 7;
+                    assert_eq!(cut.term_at(at), whole.term_at(at).filter(|_| here));
+                    assert_eq!(cut.entry(at).is_some(), here && index > base);
+                    let rest: Vec<_> = whole.from(Index(index.max(base + 1))).collect();
+                    assert_eq!(cut.from(at).collect::<Vec<_>>(), rest);
+                    for term in (0..8).map(Term) {
+                        let (found, _) = whole.last_not_above(at, term);
+                        let known = found >= Index(base) && at >= Index(base);
+                        let below = if index < base { (at, term) } else { cut.base() };
+                        let found = if known { whole.last_not_above(at, term) } else { below };
+                        assert_eq!(cut.last_not_above(at, term), found);
+                    }
+                }
+                cut.let_go(1);
             }
+            assert_eq!(cut.gone, 0);
             cut.compact_to(Index(base.saturating_sub(1)));
             assert_eq!(cut.base_index(), Index(base), "what is gone is gone");
             cut.append(Entry { term: Term(7), payload: Payload::Empty });
             assert_eq!(cut.last_index(), Index(8));
         }
         assert_eq!(Log::with_base(Index(9), Term(4)).term_at(Index(9)), Some(Term(4)));
+    }
+
+    /// What is gone gives its memory back bit by bit, with what comes and with each flush.
+    #[test]
+    fn the_memory_of_what_is_gone_is_not_given_back_at_once() {
+        let mut log = log(&[1; 20]);
+        log.compact_to(Index(12));
+        assert_eq!((log.entries.len(), log.len()), (20, 8));
+        log.append(Entry { term: Term(1), payload: Payload::Empty });
+        assert_eq!((log.entries.len(), log.len()), (19, 9));
+        log.let_go(4);
+        assert_eq!((log.entries.len(), log.len()), (15, 9));
+        // As much as one compaction leaves is kept at most.
+        log.compact_to(Index(14));
+        assert_eq!((log.entries.len(), log.len()), (9, 7));
+        log.truncate_from(Index(16));
+        assert_eq!((log.last_index(), log.len()), (Index(15), 1));
+        log.let_go(100);
+        assert_eq!(log.entries.len(), 1);
     }
 
     #[test]

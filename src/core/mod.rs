@@ -91,6 +91,9 @@ pub use self::state::{Failure, Hard, Record, Refused, Saved};
 /// memory; what is dropped is lost as on the network.
 const HELD_MOST: usize = 4096;
 
+/// Each flush gives back the memory of so many entries that a snapshot stands for.
+const LET_GO_AT_ONCE: usize = 64;
+
 /// What a node is given by its file, checked.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -385,6 +388,7 @@ impl Core {
             self.flush_leader(now);
             self.flush_follower();
         }
+        self.log.let_go(LET_GO_AT_ONCE);
         effects.sends.clear();
         effects.reads.clear();
         effects.changes.clear();

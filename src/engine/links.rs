@@ -32,8 +32,10 @@ const AROUND_ENTRIES: usize = 128;
 pub(super) const LONG_BYTES: usize = 2 * (MAX_VALUE_BYTES + 4096);
 /// Of a long message's fragments something new must come within this time.
 const FRAGMENTS_FOR: u64 = 10_000_000;
-/// So many buffers of datagrams are kept to be used again.
-const BUFFERS_KEPT: usize = 4;
+/// So many buffers of datagrams are kept to be used again, at least and at most.
+const BUFFERS_KEPT: std::ops::RangeInclusive<usize> = 4..=64;
+/// Those that are not used go one by one: one after so many flushes.
+const BUFFER_UNUSED_FOR: u32 = 16;
 
 /// How many bytes of entries fit in one datagram.
 pub(crate) const APPEND_BYTES: AppendBytes = AppendBytes {
@@ -57,8 +59,39 @@ pub(super) struct Links {
 #[derive(Debug)]
 struct Finisher {
     seal: Seal,
-    /// Of datagrams that were sent, for the next ones.
-    buffers: Vec<Vec<u8>>,
+    buffers: Buffers,
+}
+
+/// Of datagrams that were sent, for the next ones: what is allocated anew for each is
+/// copied while it grows, and comes from the operating system page by page.
+#[derive(Debug, Default)]
+struct Buffers {
+    kept: Vec<Vec<u8>>,
+    /// How many flushes have used fewer than there are.
+    unused_for: u32,
+}
+
+impl Buffers {
+    /// One to write in.
+    fn take(&mut self) -> Vec<u8> {
+        self.kept.pop().unwrap_or_default()
+    }
+
+    /// Takes back what one flush has used.
+    fn take_back(&mut self, datagrams: &mut Vec<(SocketAddr, Vec<u8>)>) {
+        let unused = self.kept.len() > *BUFFERS_KEPT.start();
+        self.unused_for = if unused { self.unused_for + 1 } else { 0 };
+        if self.unused_for > BUFFER_UNUSED_FOR {
+            self.unused_for = 0;
+            self.kept.pop();
+        }
+        for (_, mut buffer) in datagrams.drain(..) {
+            if self.kept.len() < *BUFFERS_KEPT.end() {
+                buffer.clear();
+                self.kept.push(buffer);
+            }
+        }
+    }
 }
 
 /// The way to one other node.
@@ -78,7 +111,7 @@ struct Link {
 
 impl Links {
     pub(super) fn new(own: SocketAddr, seal: Seal) -> Links {
-        let finisher = Finisher { seal, buffers: Vec::new() };
+        let finisher = Finisher { seal, buffers: Buffers::default() };
         let (links, early, scratch) = (Vec::new(), Early::default(), Vec::new());
         Links { own, links, early, scratch, finisher }
     }
@@ -194,7 +227,9 @@ impl Links {
         let header = Header { cluster: envelope.cluster, from: envelope.from, to: envelope.to };
         // What is on its way already is not put in twice, nor even encoded: it
         // arrives, or is sent again.
-        let tag = long_tag(&envelope.message, &header, frame::part_limit(link.capacity));
+        let size = bulk(&envelope.message);
+        let long = size + AROUND_ENTRIES > frame::part_limit(link.capacity);
+        let tag = if long { long_tag(&envelope.message, &header) } else { None };
         let there = |tag| link.outgoing.has_tag(tag) || link.outgoing.has_arrived(tag, now);
         if tag.is_some_and(|tag| link.peer == envelope.to && there(tag)) {
             return;
@@ -202,7 +237,8 @@ impl Links {
         if tag.is_none() {
             let write = |out: &mut Vec<u8>| codec::encode_message(&envelope.message, out);
             let mut writer = link.writer();
-            if writer.write(&header, &mut self.scratch, write, &mut self.finisher, output) {
+            writer.make_room(&header, size, &mut self.finisher, output);
+            if writer.write(&mut self.scratch, write) {
                 return;
             }
         } else {
@@ -255,12 +291,7 @@ impl Links {
     }
 
     pub(super) fn recycle(&mut self, datagrams: &mut Vec<(SocketAddr, Vec<u8>)>) {
-        for (_, mut buffer) in datagrams.drain(..) {
-            if self.finisher.buffers.len() < BUFFERS_KEPT {
-                buffer.clear();
-                self.finisher.buffers.push(buffer);
-            }
-        }
+        self.finisher.buffers.take_back(datagrams);
     }
 }
 
@@ -354,19 +385,23 @@ impl Writer<'_> {
         assert!(fits, "a part of {} bytes does not fit an empty frame", part.len());
     }
 
-    /// Adds a part in place. False: it does not fit behind what is there, and is in
-    /// `spill`.
-    fn write<T>(
+    /// Begins a frame unless there is one, with room for so many bytes at least.
+    fn make_room<T>(
         &mut self,
         header: &Header,
-        spill: &mut Vec<u8>,
-        write: impl FnOnce(&mut Vec<u8>),
+        bytes: usize,
         finisher: &mut Finisher,
         output: &mut Output<T>,
-    ) -> bool {
-        if self.begun.as_ref() != Some(header) {
+    ) {
+        if self.begun.as_ref() != Some(header) || self.frame.room() < bytes {
             self.begin(header, finisher, output);
         }
+        self.frame.reserve(bytes);
+    }
+
+    /// Adds a part in place. False: it does not fit behind what is there, and is in
+    /// `spill`.
+    fn write(&mut self, spill: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         let fits = self.frame.write(spill, write);
         if self.frame.is_empty() {
             *self.begun = None;
@@ -383,28 +418,28 @@ impl Writer<'_> {
 
     fn seal<T>(&mut self, finisher: &mut Finisher, output: &mut Output<T>) {
         if self.begun.take().is_some() {
-            let next = finisher.buffers.pop().unwrap_or_default();
-            let mut datagram = self.frame.take(next);
+            let mut datagram = self.frame.take(finisher.buffers.take());
             finisher.seal.close(&mut datagram);
             output.datagrams.push((self.address, datagram));
         }
     }
 }
 
+/// How many bytes of what clients want are in a message, without what stands around them.
+fn bulk(message: &Message) -> usize {
+    match message {
+        Message::AppendEntries(append) => append.entries.iter().map(Entry::size_bytes).sum(),
+        Message::Propose(propose) => propose.operations.iter().map(Bytes::len).sum(),
+        _ => 0,
+    }
+}
+
 /// What tells a message that no datagram may hold from others: an append by what it
 /// continues (a leader never rewrites its log within a term), operations by how they
 /// begin, which names session and number. Never 0.
-fn long_tag(message: &Message, header: &Header, limit: usize) -> Option<u64> {
+fn long_tag(message: &Message, header: &Header) -> Option<u64> {
     const APPEND: u64 = 1 << 32;
     const PROPOSE: u64 = 2 << 32;
-    let size: usize = match message {
-        Message::AppendEntries(append) => append.entries.iter().map(Entry::size_bytes).sum(),
-        Message::Propose(propose) => propose.operations.iter().map(Bytes::len).sum(),
-        _ => return None,
-    };
-    if size + AROUND_ENTRIES <= limit {
-        return None;
-    }
     let mut hasher = crc32fast::Hasher::new();
     match message {
         Message::AppendEntries(append) => {

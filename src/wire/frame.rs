@@ -165,6 +165,11 @@ impl FrameWriter {
         largest_part(self.capacity.saturating_sub(self.buffer.len()))
     }
 
+    /// So many bytes are going to be added.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.buffer.reserve(bytes);
+    }
+
     /// Adds a part, if it fits. If it does not, nothing has changed.
     pub fn push(&mut self, part: &[u8]) -> bool {
         assert!(!part.is_empty(), "a part has a kind byte");
