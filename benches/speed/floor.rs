@@ -26,7 +26,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 use mio::net::UdpSocket;
@@ -46,6 +46,8 @@ const BUFFER_BYTES: usize = 4 << 20;
 /// A log begins anew when it is so long, as one does that is compacted.
 const LOG_BYTES: usize = 16 << 20;
 const DISK_BYTES: u64 = 64 << 20;
+/// So often followers hear of a leader that has nothing to send.
+const HEARTBEAT: Duration = Duration::from_millis(30);
 /// What is not acknowledged by then is lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -98,6 +100,7 @@ impl Floor {
             frame: Vec::with_capacity(DATAGRAM_BYTES),
             open: Default::default(),
             sent: 0,
+            heard_at: Instant::now(),
             courtesy: Courtesy::default(),
         };
         threads.push(std::thread::spawn(move || leader.run()));
@@ -215,6 +218,8 @@ struct Leader {
     /// Who waits, in order; and how many were answered before.
     open: (std::collections::VecDeque<oneshot::Sender<u64>>, u64),
     sent: u64,
+    /// When the followers last were sent something.
+    heard_at: Instant,
     courtesy: Courtesy,
 }
 
@@ -229,7 +234,12 @@ impl Leader {
             self.shared.asleep.store(true, Ordering::SeqCst);
             let room = self.has_room();
             let sleeps = !more && (self.asks.is_empty() || !room);
-            let wait = if sleeps { Duration::from_millis(100) } else { Duration::ZERO };
+            let beat = HEARTBEAT.saturating_sub(self.heard_at.elapsed());
+            let wait = match sleeps {
+                true if room => beat,
+                true => HEARTBEAT,
+                false => Duration::ZERO,
+            };
             let _ = self.poll.poll(&mut events, Some(wait));
             self.shared.asleep.store(false, Ordering::SeqCst);
             self.give_way();
@@ -297,9 +307,10 @@ impl Leader {
                 }
             }
         }
-        if self.frame.len() == HEAD_BYTES {
+        if self.frame.len() == HEAD_BYTES && self.heard_at.elapsed() < HEARTBEAT {
             return false;
         }
+        self.heard_at = Instant::now();
         self.frame[8..16].copy_from_slice(&self.sent.to_le_bytes());
         let sum = crc32fast::hash(&self.frame[8..]);
         self.frame[..4].copy_from_slice(&sum.to_le_bytes());

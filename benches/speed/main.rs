@@ -24,6 +24,8 @@ mod scratch;
 mod table;
 
 use std::error::Error;
+use std::thread;
+use std::time::Duration;
 
 use measure::{Asked, Test, closed_loop, many_threads};
 use scratch::Scratch;
@@ -41,6 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// One measurement of one system.
 fn one(asked: &Asked) -> Result<(), Box<dyn Error>> {
     match asked.peer.as_deref() {
+        Some("floor") if asked.test == Test::Idle => floor_idle(asked),
         Some("floor") => floor_loads(asked),
         Some(ours::NAME) | None => ours::measure(asked),
         Some(other) => Err(format!("there are {} and floor, not {other}", ours::NAME).into()),
@@ -59,10 +62,18 @@ fn floor_loads(asked: &Asked) -> Result<(), Box<dyn Error>> {
                     let clients = (0..k).map(|_| floor.client()).collect();
                     many_threads(clients, asked.seconds)
                 }
-                _ => return Err("the floor has load and threads".into()),
+                _ => return Err("the floor has load, threads and idle".into()),
             };
             measure::load_line("floor", asked.test, k, size, &sample);
         }
     }
+    Ok(())
+}
+
+/// Heartbeats, and nothing else.
+fn floor_idle(asked: &Asked) -> Result<(), Box<dyn Error>> {
+    let _floor = floor::Floor::start(asked.nodes - 1, 64, None);
+    thread::sleep(Duration::from_secs(1));
+    measure::idle_line("floor", asked.seconds);
     Ok(())
 }

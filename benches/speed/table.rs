@@ -82,7 +82,7 @@ const CASES: &[Case] = &[
             ("    memory", "rss_kb"),
         ],
         "idle",
-        ALL_BUT_FLOOR,
+        ALL,
     ),
     case(&[("an entry of 64 B, a node", "bytes_per_entry_node")], "mem", ALL_BUT_FLOOR),
     case(&[("behind by 100,000: caught up", "ms")], "catchup --entries 100000", OURS),

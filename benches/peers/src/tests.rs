@@ -118,16 +118,15 @@ fn next_commit<C: Cluster>(cluster: &C, dead: usize, size: usize) {
 
 /// What the entries of a log that nobody shortens take.
 fn mem<C: Cluster>(asked: &Asked) -> Outcome<()> {
-    const WINDOW: usize = 1_024;
     // What one cluster has given back, the next would take without a trace.
     let [size] = asked.size[..] else { return Err("mem takes one --size".into()) };
     let cluster = C::begin(asked.nodes, false)?;
     let mut client = Asking::new(&cluster, size, Way::Parks);
     cluster.all_have(cluster.applied(cluster.leader()));
     let before = measure::rss_kb();
-    let mut flying = std::collections::VecDeque::with_capacity(WINDOW);
+    let mut flying = std::collections::VecDeque::with_capacity(measure::WINDOW);
     for _ in 0..asked.entries {
-        if flying.len() == WINDOW
+        if flying.len() == measure::WINDOW
             && let Some(first) = flying.pop_front()
         {
             client.wait(first);

@@ -35,6 +35,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+/// Where a log is filled, so many requests are outstanding.
+pub const WINDOW: usize = 1_024;
+
 /// Prints one result.
 pub fn line(peer: &str, test: &str, rest: &Value) {
     let mut all = json!({"peer": peer, "test": test});

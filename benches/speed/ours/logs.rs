@@ -20,13 +20,13 @@ fn keys(asked: &Asked) -> Value {
     }
 }
 
-/// Commits so many values, some thousand at a time.
+/// Commits so many values, with a thousand outstanding.
 fn fill(node: &RaftNode, entries: u64, size: usize) -> Result<u64, Box<dyn Error>> {
     let value = value(size);
     let mut index = 0;
     let mut open = std::collections::VecDeque::new();
     for _ in 0..entries {
-        if open.len() == 4_096 {
+        if open.len() == measure::WINDOW {
             let first: kontiki::Pending = open.pop_front().expect("there are some");
             index = first.wait()?.index;
         }
