@@ -19,12 +19,21 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// By this the program knows how many requests to keep outstanding.
-const OUTSTANDING: &str = "KONTIKI_COUNTS_OUTSTANDING";
+/// By this the program knows how many requests to keep outstanding, and of how many bytes.
+const LOAD: &str = "KONTIKI_COUNTS_LOAD";
 
-/// So many values are committed for each count.
-fn commits(outstanding: usize) -> u64 {
-    if outstanding < 64 { 3_000 } else { 400_000 }
+/// Requests outstanding, and bytes of a value as JSON.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    outstanding: usize,
+    size: usize,
+}
+
+impl Load {
+    /// So many values are committed for each count.
+    fn commits(self) -> u64 {
+        if self.outstanding < 64 { 3_000 } else { 400_000 * 64 / self.size as u64 }
+    }
 }
 
 /// The datagrams that were sent on this machine: only those of this program, but for
@@ -54,16 +63,18 @@ struct Cost {
     datagrams: f64,
     sleeps: f64,
     allocations: f64,
+    /// Of memory that was too short.
+    reallocations: f64,
 }
 
 /// Keeps so many requests outstanding at the leader, until enough are answered.
-fn load(cluster: &common::Cluster, outstanding: usize, commits: u64) {
+fn commit(cluster: &common::Cluster, load: Load, commits: u64) {
     let leader = cluster.node(cluster.wait_leader());
-    let value = json!("x".repeat(62));
-    let mut open: VecDeque<Pending> = VecDeque::with_capacity(outstanding);
+    let value = json!("x".repeat(load.size - 2));
+    let mut open: VecDeque<Pending> = VecDeque::with_capacity(load.outstanding);
     let mut sent = 0;
     while sent < commits || !open.is_empty() {
-        while sent < commits && open.len() < outstanding {
+        while sent < commits && open.len() < load.outstanding {
             open.push_back(leader.client_request(&value).expect("it is taken"));
             sent += 1;
         }
@@ -78,32 +89,35 @@ fn load(cluster: &common::Cluster, outstanding: usize, commits: u64) {
     }
 }
 
-fn cost(outstanding: usize) -> Cost {
+fn cost(load: Load) -> Cost {
     let cluster = Plan::voters(3).start();
-    load(&cluster, outstanding, commits(outstanding) / 4);
-    let (datagrams_before, sleeps_before) = (datagrams(), sleeps());
+    // Until logs are as long as they get.
+    commit(&cluster, load, (load.commits() / 4).max(25_000.min(load.commits())));
+    let before = [datagrams(), sleeps()];
     let region = Region::new(ALLOCATOR);
-    load(&cluster, outstanding, commits(outstanding));
-    let allocations = region.change().allocations as u64;
-    let each = |count: u64| count as f64 / commits(outstanding) as f64;
+    commit(&cluster, load, load.commits());
+    let memory = region.change();
+    let each = |count: u64| count as f64 / load.commits() as f64;
     Cost {
-        datagrams: each(datagrams() - datagrams_before),
-        sleeps: each(sleeps() - sleeps_before),
-        allocations: each(allocations),
+        datagrams: each(datagrams() - before[0]),
+        sleeps: each(sleeps() - before[1]),
+        allocations: each(memory.allocations as u64),
+        reallocations: each(memory.reallocations as u64),
     }
 }
 
 /// No test, unless this program is told to: then it commits values and ends.
 #[test]
 fn a_load() {
-    let Some(outstanding) = env::var(OUTSTANDING).ok().and_then(|text| text.parse().ok()) else {
-        return;
-    };
-    load(&Plan::voters(3).start(), outstanding, commits(outstanding));
+    let Ok(told) = env::var(LOAD) else { return };
+    let numbers: Vec<usize> = told.split(' ').map(|text| text.parse().expect("numbers")).collect();
+    let [outstanding, size] = numbers[..] else { panic!("two of them: {told}") };
+    let load = Load { outstanding, size };
+    commit(&Plan::voters(3).start(), load, load.commits());
 }
 
 /// How many system calls a commit takes, as `strace` counts them; `None` without it.
-fn system_calls(outstanding: usize) -> Option<f64> {
+fn system_calls(load: Load) -> Option<f64> {
     let folder = common::folder::Folder::new();
     let table = folder.path().join("table");
     let traced = Command::new("strace")
@@ -111,7 +125,7 @@ fn system_calls(outstanding: usize) -> Option<f64> {
         .arg(&table)
         .arg(env::current_exe().expect("this program"))
         .args(["--exact", "a_load"])
-        .env(OUTSTANDING, outstanding.to_string())
+        .env(LOAD, format!("{} {}", load.outstanding, load.size))
         .output();
     let Ok(output) = traced else {
         skipped("there is no strace");
@@ -124,7 +138,7 @@ fn system_calls(outstanding: usize) -> Option<f64> {
     let table = fs::read_to_string(table).expect("strace wrote it");
     let total = table.lines().rev().find(|line| line.ends_with("total")).expect("a sum");
     let calls: f64 = total.split_whitespace().nth(3).expect("calls").parse().expect("a number");
-    Some(calls / commits(outstanding) as f64)
+    Some(calls / load.commits() as f64)
 }
 
 /// All in one test: what runs beside it would be counted, too. With one outstanding, an
@@ -132,19 +146,29 @@ fn system_calls(outstanding: usize) -> Option<f64> {
 /// what there must be. With many, a commit's own is its answer.
 #[test]
 fn a_commit_costs_what_it_must() {
+    let small = |outstanding| Load { outstanding, size: 64 };
+    let large = Load { outstanding: 1_024, size: 1_024 };
+    let cost_of = |datagrams, sleeps, allocations, reallocations| Cost {
+        datagrams,
+        sleeps,
+        allocations,
+        reallocations,
+    };
     let limits = [
-        (1, Cost { datagrams: 4.5, sleeps: 6.5, allocations: 12.0 }, 26.0),
-        (64, Cost { datagrams: 0.2, sleeps: 0.25, allocations: 1.5 }, 0.8),
-        (1024, Cost { datagrams: 0.03, sleeps: 0.03, allocations: 1.2 }, 0.08),
+        (small(1), cost_of(4.5, 6.5, 11.0, 0.05), 26.0),
+        (small(64), cost_of(0.2, 0.25, 1.5, 0.05), 0.8),
+        (small(1_024), cost_of(0.03, 0.03, 1.2, 0.05), 0.08),
+        (large, cost_of(0.2, 0.2, 2.0, 0.05), 0.5),
     ];
-    for (outstanding, most, calls_most) in limits {
-        let cost = cost(outstanding);
-        let calls = system_calls(outstanding);
-        println!("{outstanding} outstanding: {cost:.3?}, {calls:.3?} system calls a commit");
-        assert!(cost.datagrams <= most.datagrams, "{outstanding} outstanding: {cost:?}");
-        assert!(cost.sleeps <= most.sleeps, "{outstanding} outstanding: {cost:?}");
-        assert!(cost.allocations <= most.allocations, "{outstanding} outstanding: {cost:?}");
+    for (load, most, calls_most) in limits {
+        let cost = cost(load);
+        let calls = system_calls(load);
+        println!("{load:?}: {cost:.3?}, {calls:.3?} system calls a commit");
+        assert!(cost.datagrams <= most.datagrams, "{load:?}: {cost:?}");
+        assert!(cost.sleeps <= most.sleeps, "{load:?}: {cost:?}");
+        assert!(cost.allocations <= most.allocations, "{load:?}: {cost:?}");
+        assert!(cost.reallocations <= most.reallocations, "{load:?}: {cost:?}");
         let few = calls.is_none_or(|calls| calls <= calls_most);
-        assert!(few, "{outstanding} outstanding: {calls:?} system calls a commit");
+        assert!(few, "{load:?}: {calls:?} system calls a commit");
     }
 }

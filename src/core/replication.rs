@@ -151,22 +151,9 @@ impl Core {
         let Some(prev_log_term) = self.log.term_at(prev_log_index).filter(|_| reachable) else {
             return false;
         };
-        let mut size = 0;
-        let entries: Vec<Entry> = self
-            .log
-            .from(next_index)
-            .take(ENTRIES_MOST)
-            .take_while(|(index, entry)| match through {
-                Some(through) => *index <= through,
-                None => {
-                    size += entry.size_bytes();
-                    size <= limit || size == entry.size_bytes()
-                }
-            })
-            .map(|(_, entry)| entry)
-            .cloned()
-            .collect();
-        let size: usize = entries.iter().map(Entry::size_bytes).sum();
+        let (count, size) = self.count_for_append(next_index, through, limit);
+        let entries = self.log.from(next_index).take(count);
+        let entries: Vec<Entry> = entries.map(|(_, entry)| entry.clone()).collect();
         let last = Index(prev_log_index.0 + entries.len() as u64);
         let Role::Leader(leader) = &mut self.role else { return false };
         let seq = leader.next_seq();
@@ -183,6 +170,29 @@ impl Core {
         };
         self.note_append(member, &append);
         self.send(member, Message::AppendEntries(append))
+    }
+
+    /// How many entries from `next_index` on one append takes, and their bytes: those up to
+    /// `through`, or as many as fit in `limit` bytes and at least one.
+    fn count_for_append(
+        &self,
+        next_index: Index,
+        through: Option<Index>,
+        limit: usize,
+    ) -> (usize, usize) {
+        let (mut count, mut size) = (0, 0);
+        for (index, entry) in self.log.from(next_index).take(ENTRIES_MOST) {
+            let bytes = entry.size_bytes();
+            let takes = match through {
+                Some(through) => index <= through,
+                None => count == 0 || size + bytes <= limit,
+            };
+            if !takes {
+                break;
+            }
+            (count, size) = (count + 1, size + bytes);
+        }
+        (count, size)
     }
 
     fn note_append(&mut self, member: Incarnation, append: &AppendEntries) {

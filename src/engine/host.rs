@@ -75,6 +75,8 @@ pub(crate) struct Host {
     session_age: Option<u64>,
     /// How far the user's machine had applied, on a disk of its own, when it came.
     machine_has: Index,
+    /// For what the next job comes to, where it is done here.
+    outcomes: Vec<Outcome>,
 }
 
 impl Host {
@@ -90,7 +92,14 @@ impl Host {
     }
 
     fn at(place: Place, machine_has: Index) -> Host {
-        Host { place, newest: None, applied: Index(0), session_age: None, machine_has }
+        Host {
+            place,
+            newest: None,
+            applied: Index(0),
+            session_age: None,
+            machine_has,
+            outcomes: Vec::new(),
+        }
     }
 
     /// How far the user's machine had applied when it came.
@@ -115,7 +124,9 @@ impl Host {
             Payload::Empty | Payload::Members(_) | Payload::Verdict(_) => (index, entry.term, None),
         });
         match &mut self.place {
-            Place::Here(replica) => Ok(perform_with(replica, job, entries)),
+            Place::Here(replica) => {
+                Ok(perform_with(replica, job, entries, std::mem::take(&mut self.outcomes)))
+            }
             Place::Elsewhere { busy } => {
                 *busy = true;
                 let shared = |(index, term, operation): (Index, Term, Option<&Bytes>)| {
@@ -131,6 +142,13 @@ impl Host {
     pub(super) fn take_back(&mut self) {
         if let Place::Elsewhere { busy } = &mut self.place {
             *busy = false;
+        }
+    }
+
+    /// Takes an emptied `Done::outcomes` back, to be filled again.
+    pub(super) fn recycle(&mut self, outcomes: Vec<Outcome>) {
+        if outcomes.capacity() > self.outcomes.capacity() {
+            self.outcomes = outcomes;
         }
     }
 
@@ -168,16 +186,16 @@ pub(crate) fn perform(replica: &mut Replica, mut job: Job) -> Done {
     let entries = std::mem::take(&mut job.entries);
     let entries =
         entries.iter().map(|(index, term, operation)| (*index, *term, operation.as_ref()));
-    perform_with(replica, job, entries)
+    perform_with(replica, job, entries, Vec::new())
 }
 
-/// Does a job with entries that lie elsewhere.
+/// Does a job with entries that lie elsewhere; what comes of them goes into `outcomes`.
 fn perform_with<'a>(
     replica: &mut Replica,
     job: Job,
     entries: impl Iterator<Item = (Index, Term, Option<&'a Bytes>)>,
+    mut outcomes: Vec<Outcome>,
 ) -> Done {
-    let mut outcomes = Vec::new();
     let mut broken = None;
     if let Some(snapshot) = &job.restore
         && let Err(error) = replica.restore(&snapshot::state(snapshot), &mut outcomes)

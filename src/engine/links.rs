@@ -83,7 +83,7 @@ impl Buffers {
         self.unused_for = if unused { self.unused_for + 1 } else { 0 };
         if self.unused_for > BUFFER_UNUSED_FOR {
             self.unused_for = 0;
-            self.kept.pop();
+            self.kept.remove(0);
         }
         for (_, mut buffer) in datagrams.drain(..) {
             if self.kept.len() < *BUFFERS_KEPT.end() {
@@ -396,7 +396,7 @@ impl Writer<'_> {
         if self.begun.as_ref() != Some(header) || self.frame.room() < bytes {
             self.begin(header, finisher, output);
         }
-        self.frame.reserve(bytes);
+        self.frame.reserve(bytes + AROUND_ENTRIES);
     }
 
     /// Adds a part in place. False: it does not fit behind what is there, and is in
@@ -494,8 +494,63 @@ fn deliver(
 mod tests {
     use super::*;
     use crate::core::membership::{Member, Membership, Standing};
-    use crate::core::message::Introduction;
-    use crate::core::types::{ClusterId, Incarnation, Index, Run};
+    use crate::core::message::{AppendEntries, Introduction};
+    use crate::core::types::{ClusterId, Incarnation, Index, Payload, Run, Term};
+
+    fn datagrams(count: usize) -> Vec<(SocketAddr, Vec<u8>)> {
+        let to = "127.0.0.1:1".parse().expect("an address");
+        (0..count).map(|_| (to, Vec::with_capacity(100))).collect()
+    }
+
+    /// A turn with many datagrams makes the next one quick, and when there are no more such
+    /// turns their memory is given back.
+    #[test]
+    fn buffers_are_kept_while_they_are_used() {
+        let mut buffers = Buffers::default();
+        buffers.take_back(&mut datagrams(30));
+        for _ in 0..1_000 {
+            let mut taken: Vec<_> = datagrams(30);
+            taken.iter_mut().for_each(|(_, buffer)| *buffer = buffers.take());
+            assert!(taken.iter().all(|(_, buffer)| buffer.capacity() == 100));
+            buffers.take_back(&mut taken);
+        }
+        buffers.take_back(&mut datagrams(1_000));
+        assert_eq!(buffers.kept.len(), *BUFFERS_KEPT.end());
+        for _ in 0..2_000 {
+            buffers.take();
+            buffers.take_back(&mut datagrams(1));
+        }
+        assert!(buffers.kept.len() <= BUFFERS_KEPT.start() + 1, "{}", buffers.kept.len());
+    }
+
+    /// It is written where it stays, and not behind what it does not fit behind: that would
+    /// grow a buffer to twice its length, and copy it.
+    #[test]
+    fn an_append_that_does_not_fit_behind_another_begins_a_datagram() {
+        let [here, there] = ["127.0.0.1:1", "127.0.0.1:2"].map(|at| at.parse().expect("one"));
+        let life = |number| Life { incarnation: Incarnation(number), run: Run(number) };
+        let mut links = Links::new(here, Seal::Checksum);
+        let mut output = Output::<()>::default();
+        for seq in 1..=3 {
+            let payload = Payload::Client(vec![b'x'; 40_000].into());
+            let append = AppendEntries {
+                term: Term(1),
+                seq,
+                prev_log_index: Index(seq),
+                prev_log_term: Term(1),
+                leader_commit: Index(1),
+                entries: vec![Entry { term: Term(1), payload }],
+            };
+            let message = Message::AppendEntries(append);
+            let envelope = Envelope { cluster: ClusterId(1), from: life(1), to: life(2), message };
+            links.send(Post { address: there, envelope }, &mut output, Time(0));
+        }
+        links.links[0].seal(&mut links.finisher, &mut output);
+        assert_eq!(output.datagrams.len(), 3);
+        for (_, datagram) in &output.datagrams {
+            assert!(datagram.capacity() <= frame::LOOPBACK_DATAGRAM, "{}", datagram.capacity());
+        }
+    }
 
     /// Members that no datagram of a network holds, until no fragment more may leave: no
     /// frame is begun then that nothing is in.

@@ -233,7 +233,7 @@ impl<T> Engine<T> {
         self.settle(done);
     }
 
-    fn settle(&mut self, done: Done) {
+    fn settle(&mut self, mut done: Done) {
         self.host.reached(done.applied, done.newest, done.session_age);
         if let Some(made) = done.snapshot {
             self.compaction.made(made);
@@ -241,9 +241,10 @@ impl<T> Engine<T> {
         if let Some(broken) = done.broken {
             self.broken.get_or_insert(broken);
         }
-        for outcome in done.outcomes {
+        for outcome in done.outcomes.drain(..) {
             self.clients.on_outcome(outcome);
         }
+        self.host.recycle(done.outcomes);
         for (number, answer) in done.answers {
             if let Some(ticket) = self.clients.reads.take_served(number) {
                 self.clients.answer(ticket, answer);

@@ -16,6 +16,7 @@ mod explore;
 mod founding;
 mod machine;
 mod membership;
+mod memory;
 mod newcomers;
 mod plan;
 mod proposals;
