@@ -45,10 +45,10 @@ impl Core {
         let Some(snapshot) = &self.snapshot else { return };
         let index = snapshot.id.index;
         let tail = Index(index.0.saturating_sub(self.setup.tail_entries));
-        let tail = tail.max(self.reach_back(index, TAIL_BYTES));
+        let tail = self.reach_back(index, TAIL_BYTES, tail);
         // A large state takes longer to send, and is written down less often.
         let limit = WANTED_BYTES.max(usize::try_from(snapshot.id.length).unwrap_or(usize::MAX));
-        let wanted = self.wanted_from(now).max(self.reach_back(index, limit));
+        let wanted = self.reach_back(index, limit, self.wanted_from(now));
         self.log.compact_to(tail.min(wanted).min(index));
         let base = self.log.base_index();
         if let Role::Leader(leader) = &mut self.role {
@@ -56,11 +56,14 @@ impl Core {
         }
     }
 
-    /// The least index behind which, up to `index`, no more than so many bytes lie.
-    fn reach_back(&self, index: Index, limit: usize) -> Index {
+    /// The least index, from `least` on, behind which, up to `index`, no more than so many
+    /// bytes lie.
+    fn reach_back(&self, index: Index, limit: usize, least: Index) -> Index {
         let mut bytes = 0;
-        let mut reached = index;
-        while let Some(entry) = self.log.entry(reached) {
+        let mut reached = index.max(least);
+        while reached > least
+            && let Some(entry) = self.log.entry(reached)
+        {
             bytes += entry.size_bytes();
             if bytes > limit {
                 break;

@@ -344,6 +344,7 @@ impl<T> Engine<T> {
         }
         for ready in self.effects.reads.drain(..) {
             self.clients.reads.on_ready(&ready);
+            more |= self.clients.reads.waits();
         }
         // After the write, which is of the log as it was.
         if let Some((id, data)) = self.effects.assembled.take() {

@@ -119,6 +119,11 @@ impl<T> Reads<T> {
         }
     }
 
+    /// Whether some were not asked for yet.
+    pub(crate) fn waits(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// An asking was answered.
     pub(crate) fn on_ready(&mut self, ready: &ReadReady) {
         let answered = |asking: &Asking<T>| asking.numbers.contains(&ready.id);

@@ -296,6 +296,26 @@ fn a_query_sees_what_was_answered_before_it() {
     }
 }
 
+/// So many askings are under way at once, and what waits for one of them to end is asked
+/// for when it does: not with the next that happens to wake the node.
+#[test]
+fn queries_beyond_those_under_way_are_asked_for_when_these_are_answered() {
+    let mut cluster = Cluster::new(3, false, 5);
+    let leader = cluster.wait_for_leader();
+    cluster.request(leader, json!(1));
+    cluster.run(SECOND);
+    cluster.isolate((leader + 1) % 3);
+    cluster.run_to_quiet();
+    let queries: Vec<u64> = (0..70).map(|_| cluster.ask(leader, Request::query(&()))).collect();
+    // The next heartbeat answers for all that are under way.
+    cluster.lose_travelling();
+    cluster.run_until(SECOND, |cluster| cluster.open_requests() == 0);
+    let ended = |query: &u64| cluster.times(*query).1;
+    let first = queries.iter().map(ended).min().expect("there are some");
+    let last = queries.iter().map(ended).max().expect("there are some");
+    assert!(first < last && last <= first + 3 * cluster::TRIP, "{first} to {last}");
+}
+
 #[test]
 fn a_query_at_a_deposed_leader_waits_for_the_new_one() {
     let mut cluster = Cluster::new(3, false, 5);
