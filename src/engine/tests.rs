@@ -39,6 +39,22 @@ fn a_cluster_is_founded_and_commits_on_every_path() {
     }
 }
 
+/// The first command of a run waits for its session, and goes when that is open: not with
+/// the next that happens to wake the node.
+#[test]
+fn a_first_command_takes_two_round_trips() {
+    let mut cluster = Cluster::new(3, false, 12);
+    let leader = cluster.wait_for_leader();
+    cluster.run(SECOND);
+    // What the other one says would wake it.
+    cluster.isolate((leader + 1) % 3);
+    cluster.run_to_quiet();
+    let first = cluster.request(leader, json!(1));
+    cluster.run_until(SECOND, |cluster| cluster.is_answered(first));
+    let (asked, ended) = cluster.times(first);
+    assert!(ended - asked <= 4 * cluster::TRIP, "{} us", ended - asked);
+}
+
 /// One client at the leader: two datagrams to each follower and one back for a
 /// commit, and all nodes know of it without a heartbeat.
 #[test]
