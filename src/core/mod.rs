@@ -438,9 +438,15 @@ impl Core {
         Record { number: write.number, hard, from: write.from, entries, install }
     }
 
+    /// Whether a snapshot has come whole that the next flush gives out.
+    pub fn has_assembled(&self) -> bool {
+        self.failure.is_none() && self.assembled.is_some()
+    }
+
     /// What a restart would find if everything were durable.
     pub fn into_saved(self) -> Saved {
-        let Core { me, hard, snapshot, log, .. } = self;
+        let Core { me, hard, snapshot, mut log, .. } = self;
+        log.let_go(usize::MAX);
         Saved { incarnation: me.incarnation, hard, snapshot, log }
     }
 

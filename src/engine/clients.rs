@@ -260,6 +260,7 @@ impl<T> Clients<T> {
     /// end is unknown, and it is never sent again. The rest moves to a new session.
     fn on_expired(&mut self) {
         self.session = Session::None;
+        self.renew = false;
         let end = self.base + self.commands.len() as u64;
         for command in std::mem::take(&mut self.commands).into_iter().flatten() {
             match command.body {

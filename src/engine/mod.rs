@@ -316,6 +316,8 @@ impl<T> Engine<T> {
     /// the own overlap. Says whether the core, or a client, has to hear of it. What is told
     /// decides nothing: a node goes the same way unheard.
     fn let_out(&mut self, output: &mut Output<T>, now: Time) -> bool {
+        // A flush in memory may elect this node.
+        let led = self.core.leads();
         let appended = match self.keeps {
             Keeps::InMemory => self.core.flush_in_memory(now, &mut self.effects),
             Keeps::OnDisk => {
@@ -332,7 +334,7 @@ impl<T> Engine<T> {
             self.clients.on_truncated(from);
             more = true;
         }
-        if let Some(from) = appended.filter(|_| !self.core.leads()) {
+        if let Some(from) = appended.filter(|_| !led) {
             self.clients.on_appended(&self.core, from);
         }
         if let Some(write) = self.effects.write.take() {
@@ -351,7 +353,8 @@ impl<T> Engine<T> {
             self.install(id, data);
             more = true;
         }
-        more
+        // One that was held back by the write, which is taken from the log by now.
+        more || self.core.has_assembled()
     }
 
     fn leader(&self) -> (Term, Option<Incarnation>) {
