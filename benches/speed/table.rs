@@ -224,9 +224,9 @@ said, the client in the leader's process, in memory, answered when a majority ha
 value and the leader has applied it.
 Not alike: /memory and /channels call functions where the others cross sockets. openraft
 is async, on tokio. Who waits for kontiki or the floor looks for 0.4 ms before it parks, if
-its last answer was there by then; who waits for the others parks at once. With such a look
-those that call functions were up to a fifth quicker on two cores and slower on one, and
-openraft over TCP a third slower at 64. The floor has no terms, sessions or retransmission.
+its last answer was there by then; who waits for a peer does so too, or parks at once: what
+was quicker for it, in that case, in four short trials before. All are built with link-time
+optimisation. The floor has no terms, sessions or retransmission.
 kontiki gives each command its place in a session, so that none is committed twice; the
 peers leave that to their users. Timers are each system's defaults; raft-rs has none, and
 runs with a tick of 100 ms as in its example.
