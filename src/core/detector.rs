@@ -31,7 +31,7 @@ use super::Core;
 use super::message::{Heartbeat, Message};
 use super::progress::Progress;
 use super::state::Role;
-use super::types::{Incarnation, Index, Life, Payload, Run, Time, Verdict};
+use super::types::{Incarnation, Index, Life, Payload, Protocol, Run, Time, Verdict};
 use super::verdicts::{Agreed, RELAPSES_MOST};
 
 /// Between probes at most and at least so long, in microseconds; a part of the heartbeat
@@ -259,11 +259,11 @@ impl Core {
     /// What the first entry of a term says: that its leader is up.
     pub(super) fn first_of_term(&self) -> Payload {
         if self.setup.failure_timeout.is_none() {
-            return Payload::Empty;
+            return Payload::Protocol(Protocol::Empty);
         }
         let agreed = self.verdicts.of(&self.setup.own.name);
         let relapses = agreed.map_or(0, |agreed| agreed.relapses);
-        Payload::Verdict(Verdict { life: self.me, up: true, relapses })
+        Payload::Protocol(Protocol::Verdict(Verdict { life: self.me, up: true, relapses }))
     }
 
     fn look(&mut self, now: Time) {
@@ -286,7 +286,7 @@ impl Core {
             self.send_probes(&found.probes, probe_every, now);
         }
         for (member, verdict) in found.verdicts {
-            let index = self.append_own(Payload::Verdict(verdict));
+            let index = self.append_own(Payload::Protocol(Protocol::Verdict(verdict)));
             self.change_watch(member, |watch| {
                 (watch.outstanding, watch.round) = (Some(index), None);
             });

@@ -7,7 +7,7 @@ use super::lives::{Asker, Founding, Heard, Own, Says};
 use super::membership::{Member, Membership};
 use super::message::{Envelope, Found, Hello, Introduction, Message};
 use super::state::{Refused, Role};
-use super::types::{ClusterId, Entry, Incarnation, Index, Life, Payload, Term, Time};
+use super::types::{ClusterId, Entry, Incarnation, Index, Life, Payload, Protocol, Term, Time};
 
 /// A node that waits says so this often, in microseconds.
 const WAITING_NOTE: u64 = 3_000_000;
@@ -163,7 +163,10 @@ impl Core {
         let peer = &self.lives.peers()[place];
         let Some(life) = peer.believed.filter(|_| peer.fresh) else { return };
         let (first, members) = match self.log.entry(Index(1)) {
-            Some(Entry { term: Term(0), payload: Payload::Members(record) }) => (true, &**record),
+            Some(Entry {
+                term: Term(0),
+                payload: Payload::Protocol(Protocol::Members(record)),
+            }) => (true, &**record),
             Some(_) => return,
             None => match self.members().filter(|_| self.log.base_index() > Index(0)) {
                 Some(members) => (false, members),
@@ -238,7 +241,7 @@ impl Core {
 
     fn begin_log(&mut self, members: Membership) {
         assert!(self.log.is_empty(), "a founding record is the first entry");
-        let payload = Payload::Members(Box::new(members));
+        let payload = Payload::Protocol(Protocol::Members(Box::new(members)));
         self.append_to_log(Entry { term: Term(0), payload });
     }
 

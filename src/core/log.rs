@@ -30,6 +30,9 @@ pub struct Log {
 
 /// A log that was once long gives its memory back.
 const CAPACITY_LEAST: usize = 4096;
+/// So many go together, and of many such a part more.
+const GO_AT_ONCE: usize = 64;
+const GO_A_PART: usize = 64;
 /// With each entry that comes, so many go of those that are no longer of the log.
 const GO_FOR_ONE: usize = 2;
 
@@ -127,6 +130,12 @@ impl Log {
         (self.base_index, self.base_term) = (index, term);
     }
 
+    /// Gives back the memory of a part of what is no longer of the log: all of it before
+    /// long, however much it is, and never so much that it takes long.
+    pub fn let_some_go(&mut self) {
+        self.let_go(GO_AT_ONCE + self.gone / GO_A_PART);
+    }
+
     /// Gives back the memory of so many entries that are no longer of the log, or of all
     /// that there are.
     pub fn let_go(&mut self, most: usize) {
@@ -181,7 +190,7 @@ impl std::hash::Hash for Log {
 
 #[cfg(test)]
 mod tests {
-    use super::super::types::Payload;
+    use super::super::types::{Payload, Protocol};
     use super::*;
 
     impl Log {
@@ -193,7 +202,7 @@ mod tests {
     fn log(terms: &[u64]) -> Log {
         let mut log = Log::new();
         for &term in terms {
-            log.append(Entry { term: Term(term), payload: Payload::Empty });
+            log.append(Entry { term: Term(term), payload: Payload::Protocol(Protocol::Empty) });
         }
         log
     }
@@ -253,7 +262,7 @@ mod tests {
             assert_eq!(cut.gone, 0);
             cut.compact_to(Index(base.saturating_sub(1)));
             assert_eq!(cut.base_index(), Index(base), "what is gone is gone");
-            cut.append(Entry { term: Term(7), payload: Payload::Empty });
+            cut.append(Entry { term: Term(7), payload: Payload::Protocol(Protocol::Empty) });
             assert_eq!(cut.last_index(), Index(8));
         }
         assert_eq!(Log::with_base(Index(9), Term(4)).term_at(Index(9)), Some(Term(4)));
@@ -265,7 +274,7 @@ mod tests {
         let mut log = log(&[1; 20]);
         log.compact_to(Index(12));
         assert_eq!((log.entries.len(), log.len()), (20, 8));
-        log.append(Entry { term: Term(1), payload: Payload::Empty });
+        log.append(Entry { term: Term(1), payload: Payload::Protocol(Protocol::Empty) });
         assert_eq!((log.entries.len(), log.len()), (19, 9));
         log.let_go(4);
         assert_eq!((log.entries.len(), log.len()), (15, 9));
@@ -276,6 +285,23 @@ mod tests {
         assert_eq!((log.last_index(), log.len()), (Index(15), 1));
         log.let_go(100);
         assert_eq!(log.entries.len(), 1);
+    }
+
+    /// A large log that is cut is gone within a few hundred turns, and no turn has to let
+    /// go more than a part of it.
+    #[test]
+    fn much_that_is_gone_goes_in_parts() {
+        let mut log = log(&vec![1; 1_000_000]);
+        log.compact_to(Index(1_000_000));
+        let mut turns = 0;
+        while log.gone > 0 {
+            let before = log.gone;
+            log.let_some_go();
+            assert!(before - log.gone <= 64 + before / 64);
+            turns += 1;
+        }
+        assert!((200..600).contains(&turns), "{turns} turns");
+        assert!(log.entries.capacity() <= CAPACITY_LEAST);
     }
 
     #[test]

@@ -46,7 +46,7 @@ use super::membership::{Member, Membership, Standing};
 use super::message::{Envelope, Message, Removed};
 use super::progress::Progress;
 use super::state::{Refused, Role};
-use super::types::{Incarnation, Index, Life, Payload, Time};
+use super::types::{Incarnation, Index, Life, Payload, Protocol, Time};
 
 /// Who is removed is told at so many heartbeats.
 const FAREWELLS: u32 = 20;
@@ -101,7 +101,7 @@ impl Core {
     fn parts_here(&self, index: Index) -> bool {
         let entry = self.log.entry(index);
         let parts = |members: &Membership| !members.names(self.me.incarnation);
-        matches!(entry.map(|entry| &entry.payload), Some(Payload::Members(m)) if parts(m))
+        matches!(entry.map(|entry| &entry.payload), Some(Payload::Protocol(Protocol::Members(m))) if parts(m))
     }
 
     /// Where the members are stated and committed of whom this incarnation is a former one.
@@ -180,7 +180,7 @@ impl Core {
     /// These are the members from now on. Where they are fewer, more may be committed by
     /// that alone, so `advance_commit` is due.
     pub(super) fn append_members(&mut self, next: Membership, now: Time) -> Index {
-        let index = self.append_own(Payload::Members(Box::new(next)));
+        let index = self.append_own(Payload::Protocol(Protocol::Members(Box::new(next))));
         self.follow_members(now);
         index
     }

@@ -80,7 +80,9 @@ use self::rng::Rng;
 use self::snapshot::{Snapshot, SnapshotId};
 use self::state::{Configurations, Role};
 use self::transfer::Incoming;
-use self::types::{ClusterId, Incarnation, Index, Life, Payload, Run, Term, Time, WriteNumber};
+use self::types::{
+    ClusterId, Incarnation, Index, Life, Payload, Protocol, Run, Term, Time, WriteNumber,
+};
 use self::verdicts::{Turn, Verdicts};
 use ::core::net::SocketAddr;
 use bytes::Bytes;
@@ -90,9 +92,6 @@ pub use self::state::{Failure, Hard, Record, Refused, Saved};
 /// At most so many messages wait for a write. A disk that hangs must not fill the
 /// memory; what is dropped is lost as on the network.
 const HELD_MOST: usize = 4096;
-
-/// Each flush gives back the memory of so many entries that a snapshot stands for.
-const LET_GO_AT_ONCE: usize = 64;
 
 /// What a node is given by its file, checked.
 #[derive(Clone, Debug)]
@@ -388,7 +387,7 @@ impl Core {
             self.flush_leader(now);
             self.flush_follower();
         }
-        self.log.let_go(LET_GO_AT_ONCE);
+        self.log.let_some_go();
         effects.sends.clear();
         effects.reads.clear();
         effects.changes.clear();
@@ -539,8 +538,10 @@ impl Core {
     fn fold_verdicts(&self, verdicts: &mut Verdicts, before: Index, index: Index) -> Vec<Turn> {
         let mut turns = Vec::new();
         for (at, entry) in self.log.from(before.next()).take_while(|(at, _)| *at <= index) {
-            if matches!(entry.payload, Payload::Verdict(_) | Payload::Members(_))
-                && let Some((_, members)) = self.configurations.at(at)
+            if matches!(
+                entry.payload,
+                Payload::Protocol(Protocol::Verdict(_) | Protocol::Members(_))
+            ) && let Some((_, members)) = self.configurations.at(at)
             {
                 turns.extend(verdicts.apply(at, &entry.payload, members));
             }

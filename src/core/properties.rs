@@ -21,7 +21,7 @@ use std::fmt;
 
 use super::effect::RoleName;
 use super::state::{Hard, Role, UNSETTLED_BYTES};
-use super::types::{ClusterId, Entry, Incarnation, Index, Life, Payload, Run, Term};
+use super::types::{ClusterId, Entry, Incarnation, Index, Life, Payload, Protocol, Run, Term};
 use super::{Core, HELD_MOST};
 
 pub use self::disk::Disk;
@@ -279,7 +279,9 @@ impl History {
         })?;
         let stated = committed.iter().take(place + 1).enumerate().rev().find_map(|(at, (e, _))| {
             match &e.payload {
-                Payload::Members(members) => Some((Index(at as u64 + 1), &**members)),
+                Payload::Protocol(Protocol::Members(members)) => {
+                    Some((Index(at as u64 + 1), &**members))
+                }
                 _ => None,
             }
         });
@@ -382,7 +384,8 @@ impl History {
     #[cfg(any(test, feature = "sim"))]
     pub fn changes(&self) -> u64 {
         let all = self.committed_entries().iter();
-        let stated = all.filter(|(entry, _)| matches!(entry.payload, Payload::Members(_)));
+        let stated = all
+            .filter(|(entry, _)| matches!(entry.payload, Payload::Protocol(Protocol::Members(_))));
         (stated.count() as u64).saturating_sub(1)
     }
 

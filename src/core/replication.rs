@@ -23,7 +23,7 @@ use super::message::{
 };
 use super::quorum;
 use super::state::{Failure, Leader, Refused, Role};
-use super::types::{Entry, Incarnation, Index, Payload, Term, Time};
+use super::types::{Entry, Incarnation, Index, Payload, Protocol, Term, Time};
 
 /// At most so many entries travel in one append, however small they are.
 const ENTRIES_MOST: usize = 4096;
@@ -32,7 +32,7 @@ impl Core {
     /// Appends to the log; the one door for entries.
     pub(super) fn append_to_log(&mut self, entry: Entry) -> Index {
         let index = self.log.last_index().next();
-        if let Payload::Members(members) = &entry.payload {
+        if let Payload::Protocol(Protocol::Members(members)) = &entry.payload {
             self.lives.members_changed(self.configurations.current(), members, index);
             self.configurations.push(index, members);
             self.tell(Detail::Turns, || Note::Members(index));

@@ -14,7 +14,9 @@ use super::proposals::Seen;
 use super::quorum;
 use super::read::ReadRounds;
 use super::snapshot::Snapshot;
-use super::types::{ClusterId, Entry, Incarnation, Index, Payload, Term, Time, WriteNumber};
+use super::types::{
+    ClusterId, Entry, Incarnation, Index, Payload, Protocol, Term, Time, WriteNumber,
+};
 
 /// What must be durable before anything is said that rests on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -177,7 +179,7 @@ impl Configurations {
             covered = snapshot.id.index;
         }
         for (index, entry) in log.from(covered.next()) {
-            if let Payload::Members(members) = &entry.payload {
+            if let Payload::Protocol(Protocol::Members(members)) = &entry.payload {
                 configurations.push(index, members);
             }
         }

@@ -17,7 +17,7 @@
 use std::collections::BTreeMap;
 
 use super::membership::Membership;
-use super::types::{Index, Life, Payload, Run, Verdict};
+use super::types::{Index, Life, Payload, Protocol, Run, Verdict};
 
 /// So often the steady time that `up` needs is doubled at most.
 pub const RELAPSES_MOST: u8 = 5;
@@ -71,9 +71,9 @@ impl Verdicts {
     /// An entry is committed; `members` are those in force there. Says what turns.
     pub fn apply(&mut self, index: Index, payload: &Payload, members: &Membership) -> Vec<Turn> {
         match payload {
-            Payload::Verdict(verdict) => self.judge(index, *verdict, members),
-            Payload::Members(members) => self.rename(index, members),
-            Payload::Empty | Payload::Client(_) => Vec::new(),
+            Payload::Protocol(Protocol::Verdict(verdict)) => self.judge(index, *verdict, members),
+            Payload::Protocol(Protocol::Members(members)) => self.rename(index, members),
+            Payload::Protocol(Protocol::Empty) | Payload::Client(_) => Vec::new(),
         }
     }
 
@@ -163,7 +163,7 @@ mod tests {
 
     fn verdict(incarnation: u64, run: u64, up: bool) -> Payload {
         let life = Life { incarnation: Incarnation(incarnation), run: Run(run) };
-        Payload::Verdict(Verdict { life, up, relapses: 0 })
+        Payload::Protocol(Protocol::Verdict(Verdict { life, up, relapses: 0 }))
     }
 
     fn told(turns: &[Turn]) -> Vec<(&str, bool, u64)> {
@@ -201,7 +201,7 @@ mod tests {
         verdicts.apply(Index(2), &verdict(1, 1, true), &before);
         verdicts.apply(Index(3), &verdict(2, 1, true), &before);
         let after = members(&[("a", 7)]);
-        let stated = Payload::Members(Box::new(after.clone()));
+        let stated = Payload::Protocol(Protocol::Members(Box::new(after.clone())));
         let turns = verdicts.apply(Index(4), &stated, &after);
         assert_eq!(told(&turns), [("a", false, 4), ("b", false, 4)]);
         assert_eq!(verdicts.of("b"), None);
@@ -224,7 +224,7 @@ mod tests {
         now.apply(Index(9), &verdict(3, 1, true), &abc);
         assert_eq!(told(&now.since(&before)), [("b", false, 7), ("c", true, 9)]);
         let ab = members(&[("a", 1), ("b", 2)]);
-        now.apply(Index(10), &Payload::Members(Box::new(ab.clone())), &ab);
+        now.apply(Index(10), &Payload::Protocol(Protocol::Members(Box::new(ab.clone()))), &ab);
         assert_eq!(told(&now.since(&before)), [("b", false, 7), ("c", false, 7)]);
         assert_eq!(told(&before.since(&Verdicts::default())).len(), 3);
     }

@@ -29,7 +29,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use bytes::Bytes;
 
 use crate::core::membership::{FORMER_LIMIT, Former, MEMBERS_LIMIT, Member, Membership, Standing};
-use crate::core::types::{ClusterId, Entry, Incarnation, Life, Payload, Run, Term, Verdict};
+use crate::core::types::{
+    ClusterId, Entry, Incarnation, Life, Payload, Protocol, Run, Term, Verdict,
+};
 use crate::core::verdicts::RELAPSES_MOST;
 
 use super::Refusal;
@@ -55,10 +57,10 @@ const MEMBER_JOINS: u8 = 0b1000;
 /// Appends an entry; `term_before` is the term of the one before it.
 pub fn put_entry(entry: &Entry, term_before: Term, out: &mut Vec<u8>) {
     let payload = match &entry.payload {
-        Payload::Empty => PAYLOAD_EMPTY,
-        Payload::Members(_) => PAYLOAD_MEMBERS,
+        Payload::Protocol(Protocol::Empty) => PAYLOAD_EMPTY,
+        Payload::Protocol(Protocol::Members(_)) => PAYLOAD_MEMBERS,
         Payload::Client(_) => PAYLOAD_CLIENT,
-        Payload::Verdict(_) => PAYLOAD_VERDICT,
+        Payload::Protocol(Protocol::Verdict(_)) => PAYLOAD_VERDICT,
     };
     if entry.term == term_before {
         out.push(payload);
@@ -67,10 +69,10 @@ pub fn put_entry(entry: &Entry, term_before: Term, out: &mut Vec<u8>) {
         put_varint(out, entry.term.0);
     }
     match &entry.payload {
-        Payload::Empty => {}
-        Payload::Members(membership) => put_membership(membership, out),
+        Payload::Protocol(Protocol::Empty) => {}
+        Payload::Protocol(Protocol::Members(membership)) => put_membership(membership, out),
         Payload::Client(bytes) => put_operation(bytes, out),
-        Payload::Verdict(verdict) => put_verdict(*verdict, out),
+        Payload::Protocol(Protocol::Verdict(verdict)) => put_verdict(*verdict, out),
     }
 }
 
@@ -85,10 +87,10 @@ pub fn take_entry(from: &mut Cursor<'_>, term_before: Term) -> Result<Entry, Ref
         return Err(Refusal::Malformed); // there is a shorter spelling
     }
     let payload = match head & PAYLOAD_BITS {
-        PAYLOAD_EMPTY => Payload::Empty,
-        PAYLOAD_MEMBERS => Payload::Members(Box::new(take_membership(from)?)),
+        PAYLOAD_EMPTY => Payload::Protocol(Protocol::Empty),
+        PAYLOAD_MEMBERS => Payload::Protocol(Protocol::Members(Box::new(take_membership(from)?))),
         PAYLOAD_CLIENT => Payload::Client(take_operation(from)?),
-        _ => Payload::Verdict(take_verdict(from)?),
+        _ => Payload::Protocol(Protocol::Verdict(take_verdict(from)?)),
     };
     Ok(Entry { term, payload })
 }
@@ -316,10 +318,10 @@ pub fn take_term(from: &mut Cursor<'_>) -> Result<Term, Refusal> {
 #[cfg(test)]
 pub fn entry_len(entry: &Entry) -> usize {
     let payload_len = match &entry.payload {
-        Payload::Empty => 0,
-        Payload::Members(membership) => membership_len(membership),
+        Payload::Protocol(Protocol::Empty) => 0,
+        Payload::Protocol(Protocol::Members(membership)) => membership_len(membership),
         Payload::Client(bytes) => operation_len(bytes),
-        Payload::Verdict(_) => 17,
+        Payload::Protocol(Protocol::Verdict(_)) => 17,
     };
     1 + varint_len(entry.term.0) + payload_len
 }

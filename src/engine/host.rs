@@ -121,7 +121,7 @@ impl Host {
     ) -> Result<Done, Job> {
         let entries = entries.map(|(index, entry)| match &entry.payload {
             Payload::Client(operation) => (index, entry.term, Some(operation)),
-            Payload::Empty | Payload::Members(_) | Payload::Verdict(_) => (index, entry.term, None),
+            Payload::Protocol(_) => (index, entry.term, None),
         });
         match &mut self.place {
             Place::Here(replica) => {

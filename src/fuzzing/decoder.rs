@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::core::membership::{Member, Membership};
 use crate::core::message::{Envelope, Message};
-use crate::core::types::{ClusterId, Entry, Incarnation, Life, Payload, Run};
+use crate::core::types::{ClusterId, Entry, Incarnation, Life, Payload, Protocol, Run};
 use crate::operation;
 use crate::secret::Secrets;
 use crate::wire::frame::{
@@ -154,7 +154,9 @@ fn operations(message: &Message) -> impl Iterator<Item = &Bytes> {
     };
     let of_entries = entries.iter().filter_map(|entry| match &entry.payload {
         Payload::Client(bytes) => Some(bytes),
-        Payload::Empty | Payload::Members(_) | Payload::Verdict(_) => None,
+        Payload::Protocol(Protocol::Empty)
+        | Payload::Protocol(Protocol::Members(_))
+        | Payload::Protocol(Protocol::Verdict(_)) => None,
     });
     of_entries.chain(operations)
 }
@@ -171,8 +173,10 @@ fn memory_of(message: &Message) -> usize {
         Message::Found(found) => memory_of_members(&found.members),
         Message::AppendEntries(append) => {
             let members = append.entries.iter().map(|entry| match &entry.payload {
-                Payload::Members(members) => memory_of_members(members),
-                Payload::Empty | Payload::Client(_) | Payload::Verdict(_) => 0,
+                Payload::Protocol(Protocol::Members(members)) => memory_of_members(members),
+                Payload::Protocol(Protocol::Empty)
+                | Payload::Client(_)
+                | Payload::Protocol(Protocol::Verdict(_)) => 0,
             });
             append.entries.capacity() * size_of::<Entry>() + members.sum::<usize>()
         }

@@ -10,7 +10,9 @@ use crate::core::message::{
     RequestVoteReply, TimeoutNow, WhyNot, Wish,
 };
 use crate::core::snapshot::SnapshotId;
-use crate::core::types::{ClusterId, Entry, Incarnation, Index, Life, Payload, Run, Term, Verdict};
+use crate::core::types::{
+    ClusterId, Entry, Incarnation, Index, Life, Payload, Protocol, Run, Term, Verdict,
+};
 use crate::operation;
 use crate::request::Draft;
 use crate::wire::codec;
@@ -177,9 +179,9 @@ fn reply(feed: &mut Feed<'_>, known: &Known) -> Message {
 
 fn entry(feed: &mut Feed<'_>, known: &Known) -> Entry {
     let payload = match feed.below(4) {
-        0 => Payload::Empty,
-        3 => Payload::Verdict(verdict(feed, known)),
-        1 => Payload::Members(Box::new(membership(feed, known))),
+        0 => Payload::Protocol(Protocol::Empty),
+        3 => Payload::Protocol(Protocol::Verdict(verdict(feed, known))),
+        1 => Payload::Protocol(Protocol::Members(Box::new(membership(feed, known)))),
         _ => Payload::Client(operation(feed, known)),
     };
     Entry { term: Term(feed.number(&known.numbers)), payload }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::core::properties::{Broken, Property, Verdict, broken, ensure};
-use crate::core::types::{Entry, Payload, Term};
+use crate::core::types::{Entry, Payload, Protocol, Term};
 use crate::error::RequestError;
 use crate::operation::Operation;
 use crate::request::{Answer, Reply, Request};
@@ -437,7 +437,7 @@ fn check_kept(asked: &Asked, reply: &Reply, committed: &[(Entry, Term)]) -> Verd
     let place = (reply.index as usize).checked_sub(1);
     let payload = place.and_then(|place| committed.get(place)).map(|(entry, _)| &entry.payload);
     let there = match payload {
-        Some(Payload::Members(members)) if asked.way == Way::Wish => {
+        Some(Payload::Protocol(Protocol::Members(members))) if asked.way == Way::Wish => {
             let told = reply.value.as_object().map(|nodes| nodes.keys().collect::<Vec<_>>());
             let names = members.members.iter().map(|member| &member.name);
             told == Some(names.collect())

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::core::Core;
 use crate::core::effect::RoleName;
 use crate::core::membership::{Member, Membership, Standing};
-use crate::core::types::{Incarnation, Index, Payload};
+use crate::core::types::{Incarnation, Index, Payload, Protocol};
 use crate::request::Request;
 
 use super::world::World;
@@ -68,7 +68,7 @@ pub(super) fn may_lose(world: &World, place: usize, beyond: usize) -> bool {
 
 fn stated(payload: &Payload) -> Option<&Membership> {
     match payload {
-        Payload::Members(members) => Some(members),
+        Payload::Protocol(Protocol::Members(members)) => Some(members),
         _ => None,
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::core::types::Payload;
+use crate::core::types::{Payload, Protocol};
 
 use super::chance::micros;
 use super::faults::Faults;
@@ -132,7 +132,7 @@ impl Vigil {
 
 fn deaths(world: &World) -> u64 {
     let entries = world.history.committed_entries().iter();
-    let down = |payload: &Payload| matches!(payload, Payload::Verdict(verdict) if !verdict.up);
+    let down = |payload: &Payload| matches!(payload, Payload::Protocol(Protocol::Verdict(verdict)) if !verdict.up);
     entries.filter(|(entry, _)| down(&entry.payload)).count() as u64
 }
 

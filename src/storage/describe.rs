@@ -10,7 +10,7 @@ use std::path::Path;
 
 use crate::core::Hard;
 use crate::core::membership::{Membership, Standing};
-use crate::core::types::{Entry, Incarnation, Index, Payload, Term, Verdict};
+use crate::core::types::{Entry, Incarnation, Index, Payload, Protocol, Term, Verdict};
 
 use super::error::StorageError;
 use super::files::{Files, read_whole};
@@ -204,12 +204,12 @@ fn tell_change(change: &Change, out: &mut dyn io::Write) -> io::Result<()> {
 fn entry_text(index: Index, entry: &Entry) -> String {
     let Entry { term, payload } = entry;
     let payload = match payload {
-        Payload::Empty => "empty".to_string(),
-        Payload::Members(members) => {
+        Payload::Protocol(Protocol::Empty) => "empty".to_string(),
+        Payload::Protocol(Protocol::Members(members)) => {
             format!("members of cluster {}: {}", members.cluster, members_text(members))
         }
         Payload::Client(bytes) => format!("{} bytes of a client", bytes.len()),
-        Payload::Verdict(Verdict { life, up, .. }) => {
+        Payload::Protocol(Protocol::Verdict(Verdict { life, up, .. })) => {
             format!("{} is {}", life.incarnation, if *up { "up" } else { "down" })
         }
     };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::super::Core;
 use super::super::membership::Membership;
-use super::super::types::{Index, Payload};
+use super::super::types::{Index, Payload, Protocol};
 use super::super::verdicts::Verdicts;
 use super::{History, Property, Verdict, ensure};
 
@@ -31,11 +31,14 @@ impl History {
         let views = self.views.entry(cluster).or_default();
         for (entry, _) in committed.iter().skip(views.reached.0 as usize) {
             views.reached = views.reached.next();
-            if let Payload::Members(members) = &entry.payload {
+            if let Payload::Protocol(Protocol::Members(members)) = &entry.payload {
                 views.members = Some(Membership::clone(members));
             }
             let Some(members) = &views.members else { continue };
-            if matches!(entry.payload, Payload::Members(_) | Payload::Verdict(_)) {
+            if matches!(
+                entry.payload,
+                Payload::Protocol(Protocol::Members(_) | Protocol::Verdict(_))
+            ) {
                 let mut next = views.at(views.reached);
                 next.apply(views.reached, &entry.payload, members);
                 views.after.insert(views.reached, next);

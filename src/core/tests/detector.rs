@@ -3,7 +3,7 @@
 use super::super::effect::{Note, RoleName};
 use super::super::message::{HeartbeatReply, Message, Wish};
 use super::super::state::Role;
-use super::super::types::Payload;
+use super::super::types::{Payload, Protocol};
 use super::membership::leader_seq;
 use super::world::{Faults, Flight, MS, Plan, World};
 
@@ -369,7 +369,7 @@ fn the_first_entry_of_a_term_declares_its_leader() {
     let core = world.core(next);
     let first = core.log().from(super::super::types::Index(1)).find(|(_, e)| e.term == core.term());
     let Some((_, entry)) = first else { panic!("it has an entry of its term") };
-    let Payload::Verdict(verdict) = entry.payload else { panic!("{entry:?}") };
+    let Payload::Protocol(Protocol::Verdict(verdict)) = entry.payload else { panic!("{entry:?}") };
     assert_eq!((verdict.life, verdict.up), (core.me(), true));
     assert_eq!(is_up(&world, next, 3 - leader - next), Some(true), "nobody accuses it");
 }

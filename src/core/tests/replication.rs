@@ -7,7 +7,7 @@ use super::super::message::{
 };
 use super::super::properties::Disk;
 use super::super::state::{Refused, Role};
-use super::super::types::{Entry, Index, Payload, Term};
+use super::super::types::{Entry, Index, Payload, Protocol, Term};
 use super::world::{Flight, MS, Plan, World};
 
 fn settled(logs: &[&[u64]], term: u64, candidate: usize) -> World {
@@ -19,7 +19,7 @@ fn settled(logs: &[&[u64]], term: u64, candidate: usize) -> World {
 }
 
 fn entry(term: u64) -> Entry {
-    Entry { term: Term(term), payload: Payload::Empty }
+    Entry { term: Term(term), payload: Payload::Protocol(Protocol::Empty) }
 }
 
 fn append(world: &World, leader: usize, prev: (u64, u64), terms: &[u64]) -> Message {

@@ -8,7 +8,7 @@ use super::super::message::{ChangeOutcome, Message, Wish};
 use super::super::rng::Rng;
 use super::super::snapshot::Snapshot;
 use super::super::state::Role;
-use super::super::types::{Incarnation, Index, Life, Payload};
+use super::super::types::{Incarnation, Index, Life, Payload, Protocol};
 use super::world::{Faults, Flight, MS, Plan, World};
 
 /// The world of a seed, and how it is treated.
@@ -207,7 +207,7 @@ impl Soak {
         let world = &self.world;
         let committed = world.history.committed_entries();
         let of = |payload: &Payload| match payload {
-            Payload::Members(members) => Some(Membership::clone(members)),
+            Payload::Protocol(Protocol::Members(members)) => Some(Membership::clone(members)),
             _ => None,
         };
         let newest = committed.iter().rev().find_map(|(entry, _)| of(&entry.payload));

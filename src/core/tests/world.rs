@@ -16,7 +16,7 @@ use super::super::membership::{Member, Membership, Standing};
 use super::super::message::{Change, ChangeOutcome, ChangeReply, Envelope, Message, Propose, Wish};
 use super::super::properties::{Disk, History, Verdict, check_bounds};
 use super::super::rng::Rng;
-use super::super::types::{ClusterId, Entry, Incarnation, Payload, Run, Term, Time};
+use super::super::types::{ClusterId, Entry, Incarnation, Payload, Protocol, Run, Term, Time};
 use super::super::{AppendBytes, Core, Hard, Record, Refused, Setup};
 pub use super::plan::{Faults, Flight, MS, Plan};
 use super::plan::{name, neighbor};
@@ -132,7 +132,7 @@ impl World {
         let cluster = ClusterId(77);
         let members = Membership::new(cluster, (0..logs.len()).map(member).collect());
         for (place, log) in logs.iter().enumerate() {
-            let record = Payload::Members(Box::new(members.clone()));
+            let record = Payload::Protocol(Protocol::Members(Box::new(members.clone())));
             let mut entries = vec![Entry { term: Term(0), payload: record }];
             entries.extend(log.iter().enumerate().map(|(at, &term)| Entry {
                 term: Term(term),
@@ -547,7 +547,7 @@ fn check_answer(answer: &ChangeReply, history: &History, core: &Core) {
     let ChangeOutcome::Done { index, members, .. } = &answer.outcome else { return };
     let committed = history.committed_in(core.hard().cluster.unwrap_or_default());
     let there = committed.get(index.0 as usize - 1).map(|(entry, _)| &entry.payload);
-    let said = matches!(there, Some(Payload::Members(there)) if there.members == members.members);
+    let said = matches!(there, Some(Payload::Protocol(Protocol::Members(there))) if there.members == members.members);
     assert!(said, "{members:?} is said to be committed at {index}, and there is {there:?}");
 }
 

@@ -18,10 +18,11 @@ fn told(files: &SimFiles) -> String {
 fn folder() -> SimFiles {
     let files = SimFiles::new();
     let (mut store, _) = open(&files).unwrap();
-    let founding = Entry { term: Term(0), payload: Payload::Members(Box::new(members())) };
+    let founding =
+        Entry { term: Term(0), payload: Payload::Protocol(Protocol::Members(Box::new(members()))) };
     store.append(&[vote(3, 7), append(1, vec![founding, entry(2, b"hello")])]).unwrap();
     store.sync().unwrap();
-    let empty = Entry { term: Term(3), payload: Payload::Empty };
+    let empty = Entry { term: Term(3), payload: Payload::Protocol(Protocol::Empty) };
     store.append(&[append(2, vec![empty])]).unwrap();
     store.sync().unwrap();
     store.mark().unwrap();

@@ -14,7 +14,7 @@ use crate::core::membership::{Member, Membership, Standing};
 use crate::core::rng::Rng;
 use crate::core::snapshot::Snapshot;
 use crate::core::types::{
-    ClusterId, Entry, Incarnation, Index, Life, Payload, Run, Term, Verdict, WriteNumber,
+    ClusterId, Entry, Incarnation, Index, Life, Payload, Protocol, Run, Term, Verdict, WriteNumber,
 };
 use crate::core::{Hard, Record, Saved};
 use crate::encoding;
@@ -243,9 +243,15 @@ impl Maker {
                 term = self.rng.between(term, current.0);
             }
             entries.push(match self.rng.between(0, 20) {
-                0 => Entry { term: Term(term), payload: Payload::Empty },
-                1 => Entry { term: Term(term), payload: Payload::Members(Box::new(members())) },
-                2 => Entry { term: Term(term), payload: Payload::Verdict(verdict()) },
+                0 => Entry { term: Term(term), payload: Payload::Protocol(Protocol::Empty) },
+                1 => Entry {
+                    term: Term(term),
+                    payload: Payload::Protocol(Protocol::Members(Box::new(members()))),
+                },
+                2 => Entry {
+                    term: Term(term),
+                    payload: Payload::Protocol(Protocol::Verdict(verdict())),
+                },
                 _ => {
                     let len = self.rng.between(0, self.bytes);
                     let bytes: Vec<u8> = (0..len).map(|_| self.rng.next() as u8).collect();

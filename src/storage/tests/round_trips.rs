@@ -36,7 +36,7 @@ fn a_new_folder_begins_a_log_and_keeps_its_name() {
 fn votes_entries_and_cuts_come_back() {
     let files = SimFiles::new();
     let (mut store, _) = open(&files).unwrap();
-    let members = Payload::Members(Box::new(members()));
+    let members = Payload::Protocol(Protocol::Members(Box::new(members())));
     let twin = write(
         &mut store,
         &[
@@ -46,7 +46,13 @@ fn votes_entries_and_cuts_come_back() {
             vote(4, 0),
             append(3, vec![]), // only a cut
             append(3, vec![entry(4, b"other")]),
-            append(2, vec![entry(4, b"another"), Entry { term: Term(4), payload: Payload::Empty }]),
+            append(
+                2,
+                vec![
+                    entry(4, b"another"),
+                    Entry { term: Term(4), payload: Payload::Protocol(Protocol::Empty) },
+                ],
+            ),
             vote(4, 7),
         ],
     );

@@ -5,7 +5,9 @@ use proptest::strategy::Union;
 
 use super::*;
 use crate::core::membership::{Former, MEMBERS_LIMIT, Member, Membership, Standing};
-use crate::core::types::{ClusterId, Entry, Incarnation, Life, Payload, Run, Term, Verdict};
+use crate::core::types::{
+    ClusterId, Entry, Incarnation, Life, Payload, Protocol, Run, Term, Verdict,
+};
 use crate::core::verdicts::RELAPSES_MOST;
 use crate::encoding::entry::{ENTRY_HAS_TERM, entry_len, operation_len, put_member};
 use std::net::{SocketAddr, SocketAddrV6};
@@ -77,10 +79,10 @@ fn verdict() -> impl Strategy<Value = Verdict> {
 
 fn entry() -> impl Strategy<Value = Entry> {
     let payload = prop_oneof![
-        1 => Just(Payload::Empty),
-        1 => membership().prop_map(|members| Payload::Members(Box::new(members))),
+        1 => Just(Payload::Protocol(Protocol::Empty)),
+        1 => membership().prop_map(|members| Payload::Protocol(Protocol::Members(Box::new(members)))),
         6 => client_bytes().prop_map(Payload::Client),
-        2 => verdict().prop_map(Payload::Verdict),
+        2 => verdict().prop_map(|verdict| Payload::Protocol(Protocol::Verdict(verdict))),
     ];
     let term = prop_oneof![Just(Term(7)), term()];
     (term, payload).prop_map(|(term, payload)| Entry { term, payload })

@@ -16,7 +16,7 @@ use crate::core::snapshot::Snapshot;
 use crate::core::state::{Candidate, Follower, Leader, PreCandidate, Role};
 use crate::core::tests::plan::{MS, name, neighbor};
 use crate::core::types::{
-    ClusterId, Entry, Incarnation, Index, Life, Payload, Run, Term, Time, WriteNumber,
+    ClusterId, Entry, Incarnation, Index, Life, Payload, Protocol, Run, Term, Time, WriteNumber,
 };
 use crate::core::{AppendBytes, Core, Hard, Record, Setup};
 use crate::encoding;
@@ -121,7 +121,10 @@ impl Node {
             standing: Standing::Voter,
         };
         let members = Membership::new(CLUSTER, (0..NODES).map(member).collect());
-        let record = Entry { term: Term(0), payload: Payload::Members(Box::new(members)) };
+        let record = Entry {
+            term: Term(0),
+            payload: Payload::Protocol(Protocol::Members(Box::new(members))),
+        };
         let older = bounds.logs[place].iter().enumerate().map(|(at, &term)| Entry {
             term: Term(term),
             payload: Payload::Client(format!("{}@{term}", at + 2).into_bytes().into()),

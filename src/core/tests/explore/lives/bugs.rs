@@ -14,7 +14,7 @@ use crate::core::message::{Envelope, Message};
 use crate::core::properties::logs::LEADER_COMPLETENESS;
 use crate::core::properties::{ELECTION_SAFETY, ONE_CHANGE, Property};
 use crate::core::tests::plan::name;
-use crate::core::types::{Entry, Payload};
+use crate::core::types::{Entry, Payload, Protocol};
 
 /// A bug as somebody could make it, planted from outside: the core is what it is, and
 /// what it hears or does is tampered with.
@@ -107,7 +107,9 @@ fn asked_of(core: &mut Core, name: &str) -> u64 {
 /// The entry that takes a voter away and lets its name's new life join makes that a voter.
 fn swap_a_voter(core: &mut Core) {
     let last = core.log.last_index();
-    let Some(Entry { payload: Payload::Members(members), .. }) = core.log.entry(last) else {
+    let Some(Entry { payload: Payload::Protocol(Protocol::Members(members)), .. }) =
+        core.log.entry(last)
+    else {
         return;
     };
     let mut members = (**members).clone();

@@ -14,7 +14,7 @@ use crate::core::properties::logs::{
 use crate::core::properties::said::VOTE_ONCE;
 use crate::core::properties::{ELECTION_SAFETY, NEVER_BACK, ONE_CHANGE, Property};
 use crate::core::state::Role;
-use crate::core::types::{ClusterId, Incarnation, Index, Payload, Term};
+use crate::core::types::{ClusterId, Incarnation, Index, Payload, Protocol, Term};
 
 /// No change of the members is written before the one before it is committed, and the
 /// leader has committed in its term.
@@ -85,7 +85,9 @@ pub fn alone(before: &Node, after: &Node) -> Verdict {
 fn stated(node: &Node) -> Vec<(Index, Term, Membership)> {
     let entries = node.core.log().from(Index(1));
     let members = entries.filter_map(|(index, entry)| match &entry.payload {
-        Payload::Members(members) => Some((index, entry.term, Membership::clone(members))),
+        Payload::Protocol(Protocol::Members(members)) => {
+            Some((index, entry.term, Membership::clone(members)))
+        }
         _ => None,
     });
     members.collect()
