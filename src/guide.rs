@@ -471,7 +471,9 @@ pub mod upgrading {}
 /// tail before it for followers that are a little behind. A snapshot is due after
 /// `snapshot_every` entries, or after 64 MiB of them (or as much as the last snapshot had, if
 /// that is more). The tail has at most as many entries, and 16 MiB. A small entry of 64 bytes takes
-/// some 80 bytes (the README has the measurement), and large ones hardly more than their JSON.
+/// some 120 bytes (the README has the measurement), and large ones hardly more than their JSON.
+/// What a snapshot stands for is given back bit by bit, within seconds; up to 64 datagrams'
+/// buffers (4 MiB) are kept while they are used.
 ///
 /// So a node with small entries and the default of 10,000 needs a few megabytes for its log;
 /// with entries of 100 KB, up to 80 MiB and as much as is outstanding. A thread that makes
