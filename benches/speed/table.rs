@@ -84,7 +84,11 @@ const CASES: &[Case] = &[
         "idle",
         ALL,
     ),
-    case(&[("an entry of 64 B, a node", "bytes_per_entry_node")], "mem --entries 500000", ALL_BUT_FLOOR),
+    case(
+        &[("an entry of 64 B, a node", "bytes_per_entry_node")],
+        "mem --entries 500000",
+        ALL_BUT_FLOOR,
+    ),
     case(&[("behind by 100,000: caught up", "ms")], "catchup --entries 100000", OURS),
     case(&[("a million entries read", "ms")], "recovery", OURS).durable(),
 ];
