@@ -105,7 +105,7 @@ fn growth(wanted: &Wanted) -> Result<Plot, Box<dyn Error>> {
     };
     Ok(Plot {
         file: "growth.svg",
-        title: "Latency of one client by the length of the log, three nodes, 64 B",
+        title: "Latency of one client by the length of the log, three nodes, 32 B",
         x: "entries kept",
         y: "microseconds",
         curves: vec![curve("half within", "p50_us"), curve("99 % within", "p99_us")],
@@ -114,7 +114,7 @@ fn growth(wanted: &Wanted) -> Result<Plot, Box<dyn Error>> {
 
 fn restart(wanted: &Wanted) -> Result<Plot, Box<dyn Error>> {
     let folder = wanted.durable.to_string_lossy();
-    let mut curve = Curve { name: "64 B".to_string(), points: Vec::new() };
+    let mut curve = Curve { name: "32 B".to_string(), points: Vec::new() };
     for entries in ["10000", "30000", "100000", "300000", "1000000"] {
         let args = ["--test", "recovery", "--durable", &folder, "--entries", entries];
         curve.points.extend(points(&lines(&std::env::current_exe()?, &args)?, "entries", "ms"));

@@ -58,17 +58,17 @@ impl Asked {
     /// `None`: no `--test` was given.
     pub fn parse(mut args: lexopt::Parser) -> Result<Option<Asked>, lexopt::Error> {
         let mut test = None;
-        let mut k = None;
+        let (mut k, mut size, mut entries) = (None, None, None);
         let mut asked = Asked {
             test: Test::Load,
             peer: None,
             k: Vec::new(),
-            size: vec![64],
+            size: Vec::new(),
             seconds: Duration::from_secs(5),
             nodes: 3,
             durable: None,
             sealed: false,
-            entries: 1_000_000,
+            entries: 0,
             snapshots: false,
         };
         while let Some(arg) = args.next()? {
@@ -78,14 +78,14 @@ impl Asked {
                 Long("test") => test = Some(args.value()?.parse_with(test_named)?),
                 Long("peer") => asked.peer = Some(args.value()?.string()?),
                 Long("k") => k = Some(args.value()?.parse_with(numbers)?),
-                Long("size") => asked.size = args.value()?.parse_with(numbers)?,
+                Long("size") => size = Some(args.value()?.parse_with(numbers)?),
                 Long("secs") => {
                     asked.seconds = Duration::from_secs_f64(args.value()?.parse()?);
                 }
                 Long("nodes") => asked.nodes = args.value()?.parse()?,
                 Long("durable") => asked.durable = Some(args.value()?.into()),
                 Long("sealed") => asked.sealed = true,
-                Long("entries") => asked.entries = args.value()?.parse()?,
+                Long("entries") => entries = Some(args.value()?.parse()?),
                 Long("snapshots") => asked.snapshots = true,
                 other => return Err(other.unexpected()),
             }
@@ -95,6 +95,15 @@ impl Asked {
         asked.k = k.unwrap_or(match test {
             Test::Threads => vec![64],
             _ => vec![1, 64, 1_024, 16_384],
+        });
+        // As many as are kept: a log of 64 MB is compacted, whatever is said.
+        asked.size = size.unwrap_or(match test {
+            Test::Recovery | Test::Growth => vec![32],
+            _ => vec![64],
+        });
+        asked.entries = entries.unwrap_or(match test {
+            Test::Mem => 500_000,
+            _ => 1_000_000,
         });
         Ok(Some(asked))
     }

@@ -7,13 +7,13 @@
 //! --test queries    as load, and nothing is committed
 //! --test failover   the leader stops, over and over: to the next commit
 //! --test idle       nobody asks anything
-//! --test mem        how much --entries of --size bytes take (1000000)
+//! --test mem        how much --entries (500000) of --size bytes take
 //! --test catchup    a node was away while so many were committed
-//! --test recovery   so many are read back from the disk
-//! --test growth     one client, again and again while the log grows to --entries
+//! --test recovery   so many (1000000, of 32 bytes) are read back from the disk
+//! --test growth     one client, again and again while the log grows to so many of them
 //!   --snapshots     of logs that are compacted (mem, recovery)
 //!   --secs S        so long each (5)
-//!   --size N,N      bytes of a value (64)
+//!   --size N,N      bytes of a value (64 where nothing else is said)
 //!   --nodes N       so many voters (3)
 //!   --durable DIR   logs on disk, below this folder
 //!   --sealed        datagrams are sealed

@@ -10,13 +10,20 @@ use super::loads::Commands;
 use super::{Cluster, NAME, value};
 use crate::measure::{self, Asked};
 
-/// A log that nothing compacts.
+/// A log that nothing compacts, unless it grows to so many bytes.
 const KEPT: u64 = 100_000_000;
+const KEPT_BYTES: u64 = 64 << 20;
+/// About so much stands around a value.
+const AROUND_BYTES: u64 = 28;
 
-fn keys(asked: &Asked) -> Value {
+fn keys(asked: &Asked) -> Result<Value, String> {
+    let bytes = asked.entries * (asked.size[0] as u64 + AROUND_BYTES);
     match asked.snapshots {
-        true => json!({}),
-        false => json!({"snapshot_every": KEPT}),
+        true => Ok(json!({})),
+        false if bytes < KEPT_BYTES => Ok(json!({"snapshot_every": KEPT})),
+        false => {
+            Err("so much is compacted: ask for fewer or smaller entries, or --snapshots".into())
+        }
     }
 }
 
@@ -41,7 +48,7 @@ fn fill(node: &RaftNode, entries: u64, size: usize) -> Result<u64, Box<dyn Error
 /// How much memory entries take, in all nodes.
 pub fn memory(asked: &Asked) -> Result<(), Box<dyn Error>> {
     let size = asked.size[0];
-    let cluster = Cluster::start(asked, asked.durable.as_deref(), &keys(asked))?;
+    let cluster = Cluster::start(asked, asked.durable.as_deref(), &keys(asked)?)?;
     let idle = measure::rss_kb();
     let node = &cluster.nodes[cluster.leader(None)?];
     let last = fill(node, asked.entries, size)?;
@@ -65,7 +72,7 @@ pub fn memory(asked: &Asked) -> Result<(), Box<dyn Error>> {
 /// How long one client waits, with ever more in the log.
 pub fn growth(asked: &Asked) -> Result<(), Box<dyn Error>> {
     let size = asked.size[0];
-    let cluster = Cluster::start(asked, asked.durable.as_deref(), &keys(asked))?;
+    let cluster = Cluster::start(asked, asked.durable.as_deref(), &keys(asked)?)?;
     let node = &cluster.nodes[cluster.leader(None)?];
     let mut last = 0;
     for step in [1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000] {
@@ -84,7 +91,7 @@ pub fn growth(asked: &Asked) -> Result<(), Box<dyn Error>> {
 /// How long a node takes to read its log back from the disk.
 pub fn recovery(asked: &Asked) -> Result<(), Box<dyn Error>> {
     let folder = asked.durable.as_deref().ok_or("a recovery needs --durable DIR")?;
-    let mut cluster = Cluster::start(asked, Some(folder), &keys(asked))?;
+    let mut cluster = Cluster::start(asked, Some(folder), &keys(asked)?)?;
     fill(&cluster.nodes[cluster.leader(None)?], asked.entries, asked.size[0])?;
     let name = cluster.names[0].clone();
     drop(cluster.nodes.remove(0));
