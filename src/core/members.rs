@@ -101,7 +101,10 @@ impl Core {
     fn parts_here(&self, index: Index) -> bool {
         let entry = self.log.entry(index);
         let parts = |members: &Membership| !members.names(self.me.incarnation);
-        matches!(entry.map(|entry| &entry.payload), Some(Payload::Protocol(Protocol::Members(m))) if parts(m))
+        entry.is_some_and(|entry| match &entry.payload {
+            Payload::Protocol(Protocol::Members(members)) => parts(members),
+            _ => false,
+        })
     }
 
     /// Where the members are stated and committed of whom this incarnation is a former one.

@@ -61,8 +61,8 @@ pub(crate) struct Done {
 
 /// Who applies.
 pub(crate) enum Place {
-    /// The engine itself.
-    Here(Box<Replica>),
+    /// The engine itself; with room for what the next job comes to.
+    Here { replica: Box<Replica>, outcomes: Vec<Outcome> },
     /// A thread; whether it has a job.
     Elsewhere { busy: bool },
 }
@@ -75,15 +75,14 @@ pub(crate) struct Host {
     session_age: Option<u64>,
     /// How far the user's machine had applied, on a disk of its own, when it came.
     machine_has: Index,
-    /// For what the next job comes to, where it is done here.
-    outcomes: Vec<Outcome>,
 }
 
 impl Host {
     /// Applies in place.
     pub(crate) fn here(replica: Replica) -> Host {
         let machine_has = Index(replica.machine_has());
-        Host::at(Place::Here(Box::new(replica)), machine_has)
+        let (replica, outcomes) = (Box::new(replica), Vec::new());
+        Host::at(Place::Here { replica, outcomes }, machine_has)
     }
 
     /// Gives out jobs to the thread that has this replica.
@@ -92,14 +91,7 @@ impl Host {
     }
 
     fn at(place: Place, machine_has: Index) -> Host {
-        Host {
-            place,
-            newest: None,
-            applied: Index(0),
-            session_age: None,
-            machine_has,
-            outcomes: Vec::new(),
-        }
+        Host { place, newest: None, applied: Index(0), session_age: None, machine_has }
     }
 
     /// How far the user's machine had applied when it came.
@@ -124,8 +116,8 @@ impl Host {
             Payload::Protocol(_) => (index, entry.term, None),
         });
         match &mut self.place {
-            Place::Here(replica) => {
-                Ok(perform_with(replica, job, entries, std::mem::take(&mut self.outcomes)))
+            Place::Here { replica, outcomes } => {
+                Ok(perform_with(replica, job, entries, std::mem::take(outcomes)))
             }
             Place::Elsewhere { busy } => {
                 *busy = true;
@@ -145,10 +137,10 @@ impl Host {
         }
     }
 
-    /// Takes an emptied `Done::outcomes` back, to be filled again.
-    pub(super) fn recycle(&mut self, outcomes: Vec<Outcome>) {
-        if outcomes.capacity() > self.outcomes.capacity() {
-            self.outcomes = outcomes;
+    /// Takes an emptied `Done::outcomes` back, to be filled again where jobs are done here.
+    pub(super) fn recycle(&mut self, emptied: Vec<Outcome>) {
+        if let Place::Here { outcomes, .. } = &mut self.place {
+            *outcomes = emptied;
         }
     }
 

@@ -8,7 +8,9 @@ use serde_json::json;
 
 use super::changes::Changes;
 use super::*;
-use crate::core::message::{ChangeOutcome, ChangeReply, Wish};
+use crate::core::message::{
+    AppendEntries, ChangeOutcome, ChangeReply, Envelope, InstallSnapshot, Message, Wish,
+};
 use crate::request::Request;
 
 use self::cluster::{Cluster, MILLISECOND, SECOND};
@@ -310,6 +312,48 @@ fn a_query_sees_what_was_answered_before_it() {
             }
         }
     }
+}
+
+/// On a disk: entries, and a snapshot that comes whole with them, are one turn's work, and so
+/// one batch for the disk.
+#[test]
+fn a_snapshot_that_comes_with_a_write_is_installed_in_the_same_turn() {
+    let mut cluster = Cluster::new(3, false, 5);
+    let leader = cluster.wait_for_leader();
+    let behind = (leader + 1) % 3;
+    cluster.run(SECOND);
+    cluster.isolate(behind);
+    let ticket = cluster.request(leader, json!(1));
+    cluster.run_until(SECOND, |cluster| cluster.is_answered(ticket));
+    let (core, follower) = (cluster.core(leader), cluster.core(behind));
+    let (index, term) = (core.commit_index(), core.term());
+    let (stated, members) = core.members_at(index).expect("they are known").clone();
+    let made = snapshot::make((index, term), (stated, &members), core.verdicts(), b"state");
+    let (id, data) = (made.id, made.data);
+    let (last, from, to) = (follower.log().last_index(), core.me(), follower.me());
+    let append = AppendEntries {
+        term,
+        seq: 1,
+        prev_log_index: last,
+        prev_log_term: follower.log().last_term(),
+        leader_commit: Index(0),
+        entries: vec![core.log().entry(last.next()).expect("it is behind").clone()],
+    };
+    let piece = InstallSnapshot { term, seq: 1, id, offset: 0, data };
+    let messages = [Message::AppendEntries(append), Message::InstallSnapshot(piece)];
+    let known = core.hard().cluster.expect("it was founded");
+    let now = cluster.now();
+    let engine = cluster.engine_mut(behind);
+    engine.keeps = Keeps::OnDisk;
+    for message in messages {
+        let envelope = Envelope { cluster: known, from, to, message };
+        engine.core.receive(envelope, now).expect("it is of the leader");
+    }
+    let mut output = Output::default();
+    engine.flush(&mut output, now);
+    let written: Vec<_> =
+        output.writes.iter().map(|of| (of.entries.len(), of.install.is_some())).collect();
+    assert_eq!(written, [(1, false), (0, true)]);
 }
 
 /// So many askings are under way at once, and what waits for one of them to end is asked

@@ -4,7 +4,7 @@ use super::super::Core;
 use super::super::effect::{Effects, Outgoing};
 use super::super::message::{AppendEntries, AppendOutcome, Envelope, Message, RequestVote};
 use super::super::types::{Entry, Index, Payload, Time};
-use super::world::{MS, Plan, World};
+use super::world::{Plan, World};
 
 /// What one flush lets out, and the first index that is new.
 fn flushed(core: &mut Core, now: Time) -> (Vec<Message>, Option<Index>) {
@@ -72,8 +72,7 @@ fn a_vote_is_given_by_the_flush_that_writes_it() {
 #[test]
 fn who_is_alone_leads_and_commits_in_one_flush() {
     let world = World::founded(Plan::voters(1));
-    let mut saved = world.core(0).clone().into_saved();
-    saved.snapshot = None;
+    let saved = world.core(0).clone().into_saved();
     let (setup, run) = (world.core(0).setup.clone(), world.core(0).me().run);
     let mut core = Core::new(setup, saved, run, 1, Time(0));
     let due = core.deadline();
@@ -82,5 +81,5 @@ fn who_is_alone_leads_and_commits_in_one_flush() {
     let (_, first) = flushed(&mut core, due);
     assert!(core.leads() && first == Some(last.next()));
     assert_eq!(core.applicable(), core.log().last_index());
-    assert!(core.deadline() > due && due < Time(1_000 * MS));
+    assert!(core.deadline() > due, "nothing is left to do");
 }

@@ -194,6 +194,10 @@ impl Cluster {
         &self.engines[node].core
     }
 
+    pub(super) fn engine_mut(&mut self, node: usize) -> &mut Engine<u64> {
+        &mut self.engines[node]
+    }
+
     pub(super) fn core_mut(&mut self, node: usize) -> &mut Core {
         &mut self.engines[node].core
     }
